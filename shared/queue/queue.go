@@ -1,0 +1,102 @@
+// Package queue is the port to the two queues. A message is only a knock: what it asks for is in the journal, it may
+// arrive twice, late, or out of order, and losing it costs a delay until the sweeper knocks again.
+//
+// A handler answers with its wish (Done, RetryIn, Drop); invoke turns a batch of wishes into what Lambda wants to hear.
+package queue
+
+import (
+	"context"
+	"time"
+)
+
+// MaxDelay is the longest delay a message can be sent with, MaxBody the largest body in bytes: the limits of SQS.
+const (
+	MaxDelay = 15 * time.Minute
+	MaxBody  = 1 << 20
+)
+
+// Message is what is sent.
+type Message struct {
+	// Body is text, at most MaxBody bytes.
+	Body string
+	// Group is the tenant key of a fair queue (SQS MessageGroupId on a standard queue), at most 128 characters; "" is none.
+	Group string
+	// Delay hides the message at first, at most MaxDelay, whole seconds on SQS.
+	Delay time.Duration
+}
+
+// Received is a message as it was received.
+type Received struct {
+	Message
+	// ID is the queue's own id of the message.
+	ID string
+	// Receipt names this receiving of it, for Delete and Hide.
+	Receipt string
+	// Receives counts how often it was received, this time included.
+	Receives int
+}
+
+// Sender sends.
+type Sender interface {
+	// Send sends all messages, in batches of ten. It fails unless every one was accepted; some may have been sent then, and
+	// the caller sends all of them again.
+	Send(ctx context.Context, m ...Message) error
+}
+
+// Queue is one queue with its dead-letter queue. Implemented by sqlite and sqs, held to account by queuetest.
+type Queue interface {
+	Sender
+	// Receive waits at most wait for messages and hides the ones it returns, at most max (<= 10), for visible. A message
+	// received more often than the queue allows goes to the dead-letter queue instead.
+	Receive(ctx context.Context, max int, wait, visible time.Duration) ([]Received, error)
+	// Delete removes a message for good. A receipt that no longer holds is not an error.
+	Delete(ctx context.Context, receipt string) error
+	// Hide sets the time until the message is seen again, counted from now, 0 for at once, at most 12 hours. A receipt that
+	// no longer holds is fault.NotFound.
+	Hide(ctx context.Context, receipt string, d time.Duration) error
+	// Bury moves a message to the dead-letter queue with the reason.
+	Bury(ctx context.Context, m Received, reason string) error
+	// Buried lists messages of the dead-letter queue, at most max; it removes nothing.
+	Buried(ctx context.Context, max int) ([]Dead, error)
+}
+
+// Dead is a message in the dead-letter queue.
+type Dead struct {
+	Message
+	ID string
+	// Reason is what Bury was told, "received too often" when the queue moved it by itself.
+	Reason string
+}
+
+// Answer is what a handler wishes for its message.
+type Answer struct {
+	act    act
+	delay  time.Duration
+	reason string
+}
+
+type act int
+
+const (
+	done act = iota
+	retry
+	drop
+)
+
+// Done deletes the message.
+func Done() Answer { return Answer{} }
+
+// RetryIn leaves the message and hides it for d, 0 for "at once".
+func RetryIn(d time.Duration) Answer { return Answer{act: retry, delay: d} }
+
+// Drop buries the message in the dead-letter queue with the reason: no later try could make sense of it.
+func Drop(reason string) Answer { return Answer{act: drop, reason: reason} }
+
+// Retry gives the delay of a RetryIn answer.
+func (a Answer) Retry() (time.Duration, bool) { return a.delay, a.act == retry }
+
+// Dropped gives the reason of a Drop answer.
+func (a Answer) Dropped() (string, bool) { return a.reason, a.act == drop }
+
+// Handler handles one received message. It must be safe for concurrent use and tolerate duplicates.
+type Handler func(ctx context.Context, m Received) Answer

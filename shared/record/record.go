@@ -1,0 +1,76 @@
+// Package record is the one port through which Muster keeps anything: conditional records in partitions, with two sparse
+// indexes. The domains (run, crew, webhook, workspace, trigger) say what they keep and under which keys; the adapters
+// sqlite and dynamo keep it; storetest holds both to the same promises.
+//
+// A record is replaced only by naming the revision it replaces, so every rule of the kind "only if the state is still the
+// one I read" is the same one condition, and a writer that lost a race always learns the record that won.
+// Get and Scan are consistent. Due and List are indexes: they may be stale, they only find, and whoever decides
+// on what they found reads again.
+package record
+
+import (
+	"context"
+	"time"
+)
+
+// Key names a record: a partition, and a place in it. Scan gives a partition in the byte order of Sort.
+type Key struct{ Part, Sort string }
+
+// Record is what is kept under a key.
+type Record struct {
+	Key
+	// Rev is the revision, set by the store: 1 for the first put, then one more each time.
+	Rev int64
+	// Body is opaque to the store.
+	Body []byte
+	// Due puts the record into the due index; zero leaves it out. Kept to the millisecond.
+	Due time.Time
+	// List and Order put the record into the list named List, sorted by Order (byte order); "" leaves it out.
+	List, Order string
+	// Expires hides the record from every read from then on, and lets the store delete it when it likes; zero is never.
+	// Kept to the second.
+	Expires time.Time
+}
+
+// Shards is the number of shards of the due index. A record's shard is a function of its Part.
+const Shards = 8
+
+// Store keeps records. Every method may be called from several goroutines, and fails with an error that is no fault
+// (fault.Internal) when the backend cannot be reached: then a write may or may not have happened, and the caller finds
+// out by reading.
+type Store interface {
+	// Get reads consistently. A record that is absent or expired is fault.NotFound.
+	Get(ctx context.Context, k Key) (Record, error)
+
+	// Put writes r on condition that the revision kept under its key is r.Rev, where 0 means that nothing (or nothing
+	// unexpired) is there, and returns the revision written. When the condition fails the error is fault.Conflict and can
+	// be given to Current for the record that is there, if any.
+	Put(ctx context.Context, r Record) (rev int64, err error)
+
+	// Delete removes the record on condition of its revision, as Put does. Removing what is not there succeeds.
+	Delete(ctx context.Context, k Key, rev int64) error
+
+	// Scan reads consistently the records of one partition with From <= Sort < To ("" for no bound), in order of Sort or
+	// backwards, at most Limit (0: all). Expired ones are left out and do not count.
+	Scan(ctx context.Context, s Scan) ([]Record, error)
+
+	// Due finds records of one shard (0 <= shard < Shards) whose Due is not after the time given, earliest first, at most
+	// limit. Body may be absent from the records it returns.
+	Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]Record, error)
+
+	// List finds records of one list in descending order of Order, beginning below `before` ("" for the top), at most limit.
+	List(ctx context.Context, list, before string, limit int) ([]Record, error)
+}
+
+// Scan says which records of a partition to read.
+type Scan struct {
+	Part     string
+	From, To string
+	Backward bool
+	Limit    int
+}
+
+// Prefix gives the Scan of all records of a partition whose Sort begins with prefix.
+func Prefix(part, prefix string) Scan {
+	return Scan{Part: part, From: prefix, To: prefix + "\xff"}
+}

@@ -1,0 +1,100 @@
+package run
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// State is the state of a run.
+type State string
+
+// The states. moves (states.go) holds which may follow which.
+const (
+	Queued    State = "queued"
+	Running   State = "running"
+	Waiting   State = "waiting"
+	Succeeded State = "succeeded"
+	Failed    State = "failed"
+	Canceled  State = "canceled"
+	TimedOut  State = "timed_out"
+)
+
+// Run is the run item: lease, inbox, and a copy of the state for lists. It stays under 1 KB. The newest page, not this, is
+// the truth about how far a run has come.
+type Run struct {
+	// ID is a UUIDv7 in its canonical form.
+	ID            string `json:"id"`
+	WorkspaceID   string `json:"workspace"`
+	DeploymentID  string `json:"deployment"`
+	VersionID     string `json:"version"`
+	VersionNumber int    `json:"version_number"`
+	Environment   string `json:"environment"`
+	// Origin says what started the run: "api", "trigger", "schedule".
+	Origin    string    `json:"origin"`
+	CreatedAt time.Time `json:"created_at"`
+
+	// State, StartedAt (first claim), EndedAt and Error (a sentence, failed runs only) are copies for lists.
+	State     State     `json:"state"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	Error     string    `json:"error,omitempty"`
+
+	// Epoch counts the claims; Nonce is that of the owner, "" when nobody holds the lease; Lease is its end.
+	Epoch int       `json:"epoch,omitempty"`
+	Nonce string    `json:"nonce,omitempty"`
+	Lease time.Time `json:"lease,omitzero"`
+	// TakeOvers counts claims since the journal last grew by a page that is no fence; Pages is its length at that time.
+	TakeOvers int `json:"take_overs,omitempty"`
+	Pages     int `json:"pages,omitempty"`
+
+	// The inbox.
+	Cancel       bool              `json:"cancel,omitempty"`
+	Answers      map[string]Answer `json:"answers,omitempty"`
+	WatchedUntil time.Time         `json:"watched_until,omitzero"`
+
+	// Due is when the sweeper must look at the run if nothing else happened; zero when it is over and everything was told.
+	Due time.Time `json:"due,omitzero"`
+
+	rev int64
+}
+
+// Answer is what a person said to a question, kept until the run ends.
+type Answer struct {
+	// Request identifies the sender's request, so that its repetition is told "accepted" again.
+	Request string          `json:"request"`
+	Value   json.RawMessage `json:"value"`
+	At      time.Time       `json:"at"`
+}
+
+// Request is what the kickoff asked for: written once, before the run item, and never changed.
+type Request struct {
+	Inputs map[string]any  `json:"inputs"`
+	Meta   json.RawMessage `json:"meta,omitempty"`
+	// Targets are those given at kickoff.
+	Targets []Target `json:"targets,omitempty"`
+}
+
+// Kind says what a target is told.
+type Kind string
+
+// The kinds of targets given at kickoff.
+const (
+	StepTarget   Kind = "step"   // every model answer and tool result
+	TaskTarget   Kind = "task"   // every finished task
+	CrewTarget   Kind = "crew"   // the end of the run
+	StreamTarget Kind = "stream" // the events it asked for
+)
+
+// Target is where events of a run go. A target belongs to one run.
+type Target struct {
+	// ID is short and unique within the run.
+	ID   string `json:"id"`
+	Kind Kind   `json:"kind"`
+	URL  string `json:"url"`
+	// Events are the types a stream asked for, "*" for all.
+	Events []string `json:"events,omitempty"`
+	// Realtime wants each event alone and at once.
+	Realtime bool `json:"realtime,omitempty"`
+	// Authorization is the sealed value of the Authorization header, "" for none.
+	Authorization string `json:"authorization,omitempty"`
+}
