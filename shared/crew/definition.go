@@ -1,10 +1,6 @@
 package crew
 
-import (
-	"encoding/json"
-
-	"muster/shared/engine/llm"
-)
+import "encoding/json"
 
 // Definition is a crew as data, checked and complete: what Parse makes of the files of a version. Everything that was not
 // given has its default. Text still has its {placeholders}.
@@ -27,13 +23,13 @@ type Definition struct {
 // Agent is who does tasks.
 type Agent struct {
 	// Key is the agent's name in the definition (the YAML key, or the file's name), Role the text people see.
-	Key       string      `json:"key"`
-	Role      string      `json:"role"`
-	Goal      string      `json:"goal"`
-	Backstory string      `json:"backstory"`
-	LLM       llm.Setting `json:"llm"`
-	Tools     []Tool      `json:"tools,omitempty"`
-	Knowledge []string    `json:"knowledge,omitempty"`
+	Key       string   `json:"key"`
+	Role      string   `json:"role"`
+	Goal      string   `json:"goal"`
+	Backstory string   `json:"backstory"`
+	LLM       Model    `json:"llm"`
+	Tools     []Tool   `json:"tools,omitempty"`
+	Knowledge []string `json:"knowledge,omitempty"`
 	// MaxIter (25), MaxRetryLimit (2); MaxRPM and MaxExecutionTime (seconds) are 0 for no limit.
 	MaxIter          int `json:"max_iter"`
 	MaxRetryLimit    int `json:"max_retry_limit"`
@@ -101,4 +97,27 @@ func (d Definition) Agent(key string) (Agent, bool) {
 		}
 	}
 	return Agent{}, false
+}
+
+// Model is what a crew definition says of a model. The zero Model means the default of the environment.
+type Model struct {
+	Name    string `json:"model,omitempty"`
+	BaseURL string `json:"base_url,omitempty"`
+	// APIKey belongs to the definition's own BaseURL; an operator's key is never sent there.
+	APIKey string `json:"api_key,omitempty"`
+	// Timeout in seconds, 0 for the default of 600.
+	Timeout float64 `json:"timeout,omitempty"`
+	ModelOptions
+}
+
+// ModelOptions are the settings of a call; nil and zero values are not sent.
+type ModelOptions struct {
+	Temperature      *float64 `json:"temperature,omitempty"`
+	TopP             *float64 `json:"top_p,omitempty"`
+	MaxTokens        *int64   `json:"max_tokens,omitempty"`
+	Seed             *int64   `json:"seed,omitempty"`
+	Stop             []string `json:"stop,omitempty"`
+	FrequencyPenalty *float64 `json:"frequency_penalty,omitempty"`
+	PresencePenalty  *float64 `json:"presence_penalty,omitempty"`
+	ReasoningEffort  string   `json:"reasoning_effort,omitempty"`
 }

@@ -5,6 +5,8 @@ package llm
 import (
 	"context"
 	"encoding/json"
+
+	"muster/shared/crew"
 )
 
 // Role says who speaks.
@@ -48,23 +50,11 @@ type Function struct {
 	Parameters  json.RawMessage `json:"parameters"`
 }
 
-// Options are the settings of a call; nil and zero values are not sent.
-type Options struct {
-	Temperature      *float64 `json:"temperature,omitempty"`
-	TopP             *float64 `json:"top_p,omitempty"`
-	MaxTokens        *int64   `json:"max_tokens,omitempty"`
-	Seed             *int64   `json:"seed,omitempty"`
-	Stop             []string `json:"stop,omitempty"`
-	FrequencyPenalty *float64 `json:"frequency_penalty,omitempty"`
-	PresencePenalty  *float64 `json:"presence_penalty,omitempty"`
-	ReasoningEffort  string   `json:"reasoning_effort,omitempty"`
-}
-
 // Call is one request to a model.
 type Call struct {
 	Messages []Message
 	Tools    []Function
-	Options  Options
+	Options  crew.ModelOptions
 	// Schema asks for an answer of this JSON Schema where the provider can promise one; nil is free text.
 	Schema json.RawMessage
 	// Chunk, when set, asks for streaming and is called in order, from one goroutine, for each piece.
@@ -111,16 +101,5 @@ type Model interface {
 
 // Opener finds the model for a definition's llm setting. Errors are fault.Invalid when the setting is wrong.
 type Opener interface {
-	Open(s Setting) (Model, error)
-}
-
-// Setting is what a crew definition says of a model. The zero Setting means the default of the environment.
-type Setting struct {
-	Model   string `json:"model,omitempty"`
-	BaseURL string `json:"base_url,omitempty"`
-	// APIKey belongs to the definition's own BaseURL; an operator's key is never sent there.
-	APIKey string `json:"api_key,omitempty"`
-	// Timeout in seconds, 0 for the default of 600.
-	Timeout float64 `json:"timeout,omitempty"`
-	Options
+	Open(m crew.Model) (Model, error)
 }
