@@ -59,6 +59,7 @@ type Store interface {
 	Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]Record, error)
 
 	// List finds records of one list in descending order of Order, beginning below `before` ("" for the top), at most limit.
+	// Body may be absent from the records it returns: an index that carried it would be written at every change.
 	List(ctx context.Context, list, before string, limit int) ([]Record, error)
 }
 

@@ -2,9 +2,15 @@ package run
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
 
 	"muster/events"
+	"muster/shared/id"
 )
 
 // Step is one act that asks the outside. Its page is put once; whoever replays the run gets the recorded result.
@@ -22,35 +28,272 @@ type Step struct {
 	// Cut emits the event that closes an attempt which an owner's death cut off (llm_call_failed, "interrupted").
 	Cut func(e *Emitter, attempt int)
 	// Do asks the outside and emits the events of the end; what it returns is recorded, as JSON. An error means that there
-	// is no result and the run cannot go on here (the context ended, the journal failed): an error of the outside
-	// that the crew should see is part of the result. Do must stop when ctx ends.
+	// is no result and the run cannot go on here (the context ended): an error of the outside that the crew should see is
+	// part of the result. Do must stop when ctx ends.
 	Do func(ctx context.Context, e *Emitter, attempt int) (any, error)
 }
 
-// Scope names an event and what surrounds it: Parent is the id of the event that it is nested in, Started that of the
-// event it closes.
+// Scope names what surrounds an event: Parent is the id of the event that it is nested in, Started that of the event it
+// closes.
 type Scope struct{ Parent, Started string }
 
-// Emitter takes the events of a branch in program order.
-type Emitter struct {
-	b   *Branch
-	seg string
-	n   int
+// Branch is one line of steps inside a run: a task, or one of several parallel tool calls. A branch belongs to one
+// goroutine; its siblings run beside it, and the owner's one appender puts their pages in turn.
+//
+// What is emitted waits in the branch for its next page. On replay, a step or mark that is in the journal drops what
+// waits, because its page has it.
+type Branch struct {
+	o       *Owner
+	name    string
+	segment string // the boundary passed last: with a counter it names the next event
+	n       int
+	now     time.Time
+	pending pending
 }
 
-// Sketch of the API that the engine uses (methods are in journal_*.go):
-//
-//	func (e *Emitter) Emit(d events.Draft, s Scope) (id string)   // id is derived from (run, branch, step, ordinal)
-//	func (e *Emitter) Chunk(d events.Draft, s Scope)              // goes out in live pages only, at most one per 250 ms
-//	func (e *Emitter) Note(n Note)                                // what the step target is told of this step
-//	func (e *Emitter) Use(u Usage)                                // adds to the run's totals with this page
-//	func (b *Branch) Emit(d events.Draft, s Scope) (id string)    // goes with the branch's next page
-//	func (b *Branch) Mark(ctx, key string) error                  // puts a page of what is pending now
-//	func (b *Branch) Step(ctx, s Step) (json.RawMessage, error)
-//	func (b *Branch) Progress(f func(*Progress))                  // goes with the next page
-//	func (b *Branch) Child(name string) *Branch
-//	func (b *Branch) Wants(eventType string) bool                 // does any target, or watcher, ask for it
-//	func (b *Branch) Now() time.Time                              // time of the branch's last page: deterministic
-type Branch struct{ name string }
+// pending is what the next page of a branch will carry.
+type pending struct {
+	events   []events.Event
+	notes    []Note
+	tasks    []TaskOutput
+	usage    Usage
+	progress []func(*Progress)
+}
 
-var _ = events.Draft{}
+// Now is the time of the branch's newest page: a clock that tells a replay the same time again.
+func (b *Branch) Now() time.Time { return b.now }
+
+// Emit drafts an event that goes with the branch's next page, and gives its id.
+func (b *Branch) Emit(d events.Draft, s Scope) string {
+	b.n++
+	return b.emit(b.name+"/"+b.segment+"/"+strconv.Itoa(b.n), d, s)
+}
+
+func (b *Branch) emit(name string, d events.Draft, s Scope) string {
+	e := d.Event(id.Derive(b.o.run.ID, name), s.Parent, s.Started)
+	e.At = b.o.s.now()
+	b.pending.events = append(b.pending.events, e)
+	return e.ID
+}
+
+// Progress changes the run's progress with the branch's next page.
+func (b *Branch) Progress(f func(*Progress)) {
+	b.pending.progress = append(b.pending.progress, f)
+}
+
+// Finished tells with the branch's next page that a task ended.
+func (b *Branch) Finished(t TaskOutput) { b.pending.tasks = append(b.pending.tasks, t) }
+
+// Wants says whether any target, or somebody who watches, asks for events of this type.
+func (b *Branch) Wants(eventType string) bool { return b.o.wants(eventType) }
+
+// Recorded says whether the step of this key has its result in the journal already.
+func (b *Branch) Recorded(key string) bool { return b.o.recorded(key) != nil }
+
+// Child begins a line of its own beside this one, to be used by one other goroutine. What waits in the parent goes
+// with the child's first page.
+func (b *Branch) Child(name string) *Branch {
+	c := &Branch{o: b.o, name: b.name + "/" + name, segment: b.segment, now: b.now, pending: b.pending}
+	b.pending = pending{}
+	return c
+}
+
+// Close puts what still waits in a child branch that is at its end.
+func (b *Branch) Close(ctx context.Context) error { return b.Mark(ctx, b.name+"/closed") }
+
+// Mark puts a page of what waits, so that it is told now. With nothing waiting it does nothing.
+func (b *Branch) Mark(ctx context.Context, key string) error {
+	if p := b.o.recorded(key); p != nil {
+		b.passed(key, p)
+		return nil
+	}
+	if err := b.o.mayGoOn(ctx); err != nil {
+		return err
+	}
+	if len(b.pending.events) == 0 && len(b.pending.tasks) == 0 {
+		return nil
+	}
+	return b.put(ctx, &Page{Kind: MarkPage, Key: key}, key)
+}
+
+// Step gives the recorded result of the step, or does it and records the result. An error ends the branch: the run
+// was stopped or lost, must wait, or goes on in another invocation.
+func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
+	digest, err := digestOf(st.Request)
+	if err != nil {
+		return nil, fmt.Errorf("digest the request of step %s: %w", st.Key, err)
+	}
+	if p := b.o.recorded(st.Key); p != nil {
+		if p.Digest != digest {
+			return nil, &Diverged{Key: st.Key}
+		}
+		b.o.continueConversation(st, p.Seq)
+		b.passed(st.Key, p)
+		return p.Result, nil
+	}
+	if err := b.o.mayGoOn(ctx); err != nil {
+		return nil, err
+	}
+
+	attempt := 1
+	if cut := b.o.cut(st.Key); cut > 0 {
+		// The pages of the attempt that was cut have what was emitted up to its opening.
+		b.pending = pending{}
+		if st.Cut != nil {
+			st.Cut(&Emitter{b: b, segment: st.Key + "#" + strconv.Itoa(cut) + "/cut"}, cut)
+		}
+		attempt = cut + 1
+	}
+	e := &Emitter{b: b, segment: st.Key + "#" + strconv.Itoa(attempt), key: st.Key, attempt: attempt}
+	if st.Open != nil {
+		st.Open(e, attempt)
+	}
+	e.prompt = b.o.prompt(st)
+	if b.o.tellsNow(b.pending.events) {
+		if err := e.putLive(ctx); err != nil {
+			return nil, err
+		}
+	}
+
+	doing, stop := b.o.during(ctx)
+	e.ctx = doing
+	v, err := st.Do(doing, e, attempt)
+	stop()
+	if e.err != nil {
+		return nil, e.err
+	}
+	if err != nil {
+		if why := b.o.mayGoOn(ctx); why != nil {
+			return nil, why
+		}
+		return nil, err
+	}
+	result, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode the result of step %s: %w", st.Key, err)
+	}
+	p := &Page{Kind: StepPage, Key: st.Key, Attempt: attempt, Digest: digest, Result: result, Prompt: e.prompt}
+	if err := b.put(ctx, p, st.Key); err != nil {
+		return nil, err
+	}
+	b.o.continueConversation(st, p.Seq)
+	return result, nil
+}
+
+// Ask opens a question to a person, once, and gives the answer when there is one. Without an answer it fails with
+// ErrWaiting, which ends the branch until somebody answers. open emits the events of the question.
+func (b *Branch) Ask(ctx context.Context, key string, open func(e *Emitter)) (json.RawMessage, error) {
+	if p := b.o.recorded(key); p != nil {
+		b.passed(key, p)
+		return p.Result, nil
+	}
+	if err := b.o.mayGoOn(ctx); err != nil {
+		return nil, err
+	}
+	if b.o.asked(key) {
+		b.pending = pending{}
+	} else {
+		open(&Emitter{b: b, segment: key + "#asked"})
+		if err := b.put(ctx, &Page{Kind: QuestionPage, Key: key}, ""); err != nil {
+			return nil, err
+		}
+	}
+	answer, ok := b.o.answer(key)
+	if !ok {
+		return nil, ErrWaiting
+	}
+	p := &Page{Kind: StepPage, Key: key, Result: answer}
+	if err := b.put(ctx, p, key); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// put puts a page with everything that waits. passing is the boundary that the branch has passed then, "" for none.
+func (b *Branch) put(ctx context.Context, p *Page, passing string) error {
+	p.Branch = b.name
+	if err := b.o.append(ctx, p, b.pending); err != nil {
+		return err
+	}
+	b.pending = pending{}
+	b.now = p.At
+	if passing != "" {
+		b.segment, b.n = passing, 0
+	}
+	return nil
+}
+
+// passed goes over a boundary that is in the journal.
+func (b *Branch) passed(key string, p *Page) {
+	b.pending = pending{}
+	b.now = p.At
+	b.segment, b.n = key, 0
+}
+
+// Emitter takes the events of one step in program order.
+type Emitter struct {
+	b       *Branch
+	segment string
+	n       int
+	prompt  *Prompt
+
+	key     string
+	attempt int
+	ctx     context.Context
+	told    time.Time // when chunks last went out
+	err     error
+}
+
+// Emit drafts an event that goes with the step's page and gives its id.
+func (e *Emitter) Emit(d events.Draft, s Scope) string {
+	e.n++
+	return e.b.emit(e.b.name+"/"+e.segment+"/"+strconv.Itoa(e.n), d, s)
+}
+
+// chunkPause is the least time between two pages of chunks.
+const chunkPause = 250 * time.Millisecond
+
+// Chunk emits a piece of a streamed answer. Pieces are collected and go out as live pages while the answer still comes,
+// at most one page per 250 ms.
+func (e *Emitter) Chunk(d events.Draft, s Scope) {
+	e.Emit(d, s)
+	now := e.b.o.s.now()
+	if e.told.IsZero() {
+		e.told = now
+	}
+	if e.err == nil && now.Sub(e.told) >= chunkPause {
+		e.told = now
+		e.err = e.putLive(e.ctx)
+	}
+}
+
+// putLive puts what waits before the step has its result. The step's page then continues the conversation of this one.
+func (e *Emitter) putLive(ctx context.Context) error {
+	p := &Page{Kind: LivePage, Key: e.key, Attempt: e.attempt, Prompt: e.prompt}
+	if err := e.b.put(ctx, p, ""); err != nil {
+		return err
+	}
+	if e.prompt != nil && e.prompt.New != nil {
+		begin := e.prompt.Begin
+		if begin == 0 {
+			begin = p.Seq
+		}
+		e.prompt = &Prompt{From: p.Seq, Keep: e.prompt.Keep + len(e.prompt.New), Begin: begin}
+	}
+	return nil
+}
+
+// Note is what the step target is told of this step.
+func (e *Emitter) Note(n Note) { e.b.pending.notes = append(e.b.pending.notes, n) }
+
+// Use adds the cost of a model call to the run's totals.
+func (e *Emitter) Use(u Usage) { e.b.pending.usage = e.b.pending.usage.Add(u) }
+
+func digestOf(request any) (string, error) {
+	data, err := json.Marshal(request)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16]), nil
+}

@@ -17,6 +17,8 @@ const (
 	MarkPage PageKind = "mark"
 	// LivePage tells events of a step that has no result yet.
 	LivePage PageKind = "live"
+	// QuestionPage opens a question to a person; the step page with the same key closes it.
+	QuestionPage PageKind = "question"
 	// StepPage holds the result of a step.
 	StepPage PageKind = "step"
 	// EndPage is the last page of a run and carries its outcome.
@@ -42,14 +44,17 @@ type Page struct {
 	Prompt *Prompt `json:"prompt,omitempty"`
 
 	Events []events.Event `json:"events,omitempty"`
-	// Notes are what the step target is told.
-	Notes []Note `json:"notes,omitempty"`
+	// Notes are what the step target is told, Tasks the tasks that ended since the page before.
+	Notes []Note       `json:"notes,omitempty"`
+	Tasks []TaskOutput `json:"tasks,omitempty"`
 	// Targets are the ids of the targets that are told something of this page.
 	Targets []string `json:"targets,omitempty"`
 
 	// Totals and Progress are running values: those of the newest page are the run's.
 	Totals   Totals   `json:"totals"`
 	Progress Progress `json:"progress"`
+	// Open holds the keys of the questions that have no answer in the journal.
+	Open []string `json:"open,omitempty"`
 
 	// Outcome is set on the end page only.
 	Outcome *Outcome `json:"outcome,omitempty"`
@@ -84,8 +89,8 @@ type Totals struct {
 	// ByType counts the events of each type.
 	ByType map[string]int64 `json:"by_type,omitempty"`
 	Usage  Usage            `json:"usage"`
-	Steps  int              `json:"steps"`
-	Tools  int              `json:"tools,omitempty"`
+	// Steps counts pages with a result.
+	Steps int `json:"steps"`
 }
 
 // Usage is what model calls cost, summed from the calls and never from anything else.
@@ -115,10 +120,10 @@ type Progress struct {
 	// Current is the name of the task under way, CurrentAgent the role that does it.
 	Current      string `json:"current,omitempty"`
 	CurrentAgent string `json:"current_agent,omitempty"`
-	// LastTask is the task that finished last.
-	LastTask *TaskOutput `json:"last_task,omitempty"`
-	// LastStep is the newest note.
-	LastStep *Note `json:"last_step,omitempty"`
+	// TaskPage and NotePage are the seqs of the newest pages with Tasks and with Notes, 0 for none: no output is kept twice.
+	// Service.LastTask and Service.LastNote read them.
+	TaskPage int `json:"task_page,omitempty"`
+	NotePage int `json:"note_page,omitempty"`
 }
 
 // TaskOutput is what a task gave.

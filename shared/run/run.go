@@ -47,7 +47,7 @@ type Run struct {
 	TakeOvers int `json:"take_overs,omitempty"`
 	Pages     int `json:"pages,omitempty"`
 
-	// The inbox.
+	// The inbox: a wish to stop, answers by the key of their question, and until when somebody watches live.
 	Cancel       bool              `json:"cancel,omitempty"`
 	Answers      map[string]Answer `json:"answers,omitempty"`
 	WatchedUntil time.Time         `json:"watched_until,omitzero"`
