@@ -18,6 +18,7 @@ const (
 	Unauthorized Kind = "unauthorized" // 401: no token, or one that is unknown
 	Forbidden    Kind = "forbidden"    // 403: a good token, for something else
 	NotFound     Kind = "not_found"    // 404
+	NotAllowed   Kind = "not_allowed"  // 405: the path is known, its method is not
 	Conflict     Kind = "conflict"     // 409: the state has moved on, or somebody else was first
 	TooLarge     Kind = "too_large"    // 413
 	Missing      Kind = "missing"      // 422: understood, but something is absent or of the wrong type

@@ -1,0 +1,47 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// WriteJSON answers with a status and a JSON value.
+func WriteJSON(w http.ResponseWriter, status int, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("encode an answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n"))) // fails only when the client has gone
+	return nil
+}
+
+// WarningHeader carries what was tolerated and had no effect.
+const WarningHeader = "Muster-Warning"
+
+// maxWarning keeps the header well below what proxies take.
+const maxWarning = 2048
+
+// Warn puts warnings into the answer's header, joined by "; ". It is called before the answer is written. What a header
+// cannot carry is replaced: warnings quote what strangers sent.
+func Warn(w http.ResponseWriter, warnings []string) {
+	if len(warnings) == 0 {
+		return
+	}
+	line := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, strings.Join(warnings, "; "))
+	if len(line) > maxWarning {
+		line = line[:maxWarning-3] + "..."
+	}
+	w.Header().Set(WarningHeader, line)
+}
