@@ -6,23 +6,60 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"time"
+	"unicode/utf8"
+
+	"muster/shared/fault"
 )
 
-// MaxDelay is the longest delay a message can be sent with, MaxBody the largest body in bytes: the limits of SQS.
+// The limits of SQS: the longest delay a message can be sent with, the longest time it can be hidden, the largest body in
+// bytes, the longest group, and the most messages that one Receive gives.
 const (
-	MaxDelay = 15 * time.Minute
-	MaxBody  = 1 << 20
+	MaxDelay   = 15 * time.Minute
+	MaxHide    = 12 * time.Hour
+	MaxBody    = 1 << 20
+	MaxGroup   = 128
+	MaxReceive = 10
 )
 
 // Message is what is sent.
 type Message struct {
-	// Body is text, at most MaxBody bytes.
+	// Body is text, not empty, at most MaxBody bytes, without control characters other than tab and line ends.
 	Body string
-	// Group is the tenant key of a fair queue (SQS MessageGroupId on a standard queue), at most 128 characters; "" is none.
+	// Group is the tenant key of a fair queue (SQS MessageGroupId on a standard queue), at most MaxGroup visible ASCII
+	// characters; "" is none.
 	Group string
 	// Delay hides the message at first, at most MaxDelay, whole seconds on SQS.
 	Delay time.Duration
+}
+
+// Check tells what is wrong with a message that no queue would take. Adapters call it before they send anything, so that
+// what one of them refuses is refused by all: fault.TooLarge for the body, an error that is no fault for the rest.
+func (m Message) Check() error {
+	if len(m.Body) > MaxBody {
+		return fault.New(fault.TooLarge, "This is too large for a message (%d bytes, at most %d).", len(m.Body), MaxBody)
+	}
+	if m.Body == "" || !utf8.ValidString(m.Body) {
+		return fmt.Errorf("a message needs a body of UTF-8 text")
+	}
+	for _, r := range m.Body {
+		if r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF {
+			return fmt.Errorf("a message cannot carry the character %U", r)
+		}
+	}
+	if m.Delay < 0 || m.Delay > MaxDelay {
+		return fmt.Errorf("a message cannot be delayed by %s, at most by %s", m.Delay, MaxDelay)
+	}
+	if len(m.Group) > MaxGroup {
+		return fmt.Errorf("the group %q is longer than %d characters", m.Group, MaxGroup)
+	}
+	for _, r := range m.Group {
+		if r <= ' ' || r > '~' {
+			return fmt.Errorf("the group %q has the character %U; visible ASCII is what a group is made of", m.Group, r)
+		}
+	}
+	return nil
 }
 
 // Received is a message as it was received.
@@ -46,15 +83,16 @@ type Sender interface {
 // Queue is one queue with its dead-letter queue. Implemented by sqlite and sqs, held to account by queuetest.
 type Queue interface {
 	Sender
-	// Receive waits at most wait for messages and hides the ones it returns, at most max (<= 10), for visible. A message
-	// received more often than the queue allows goes to the dead-letter queue instead.
+	// Receive waits at most wait for messages and hides the ones it returns, at most max (1 to MaxReceive), for visible
+	// (more than 0, at most MaxHide). None in time is an empty answer and no error. A message received more often than the
+	// queue allows goes to the dead-letter queue instead.
 	Receive(ctx context.Context, max int, wait, visible time.Duration) ([]Received, error)
 	// Delete removes a message for good. A receipt that no longer holds is not an error.
 	Delete(ctx context.Context, receipt string) error
-	// Hide sets the time until the message is seen again, counted from now, 0 for at once, at most 12 hours. A receipt that
-	// no longer holds is fault.NotFound.
+	// Hide sets the time until the message is seen again, counted from now, 0 for at once, at most MaxHide. A receipt that
+	// no longer holds, because the message is gone or may be seen by others again, is fault.NotFound.
 	Hide(ctx context.Context, receipt string, d time.Duration) error
-	// Bury moves a message to the dead-letter queue with the reason.
+	// Bury moves a message to the dead-letter queue with the reason. Its receipt has to hold.
 	Bury(ctx context.Context, m Received, reason string) error
 	// Buried lists messages of the dead-letter queue, at most max; it removes nothing.
 	Buried(ctx context.Context, max int) ([]Dead, error)
@@ -64,9 +102,12 @@ type Queue interface {
 type Dead struct {
 	Message
 	ID string
-	// Reason is what Bury was told, "received too often" when the queue moved it by itself.
+	// Reason is what Bury was told, TooOften when the queue moved it by itself.
 	Reason string
 }
+
+// TooOften is the reason of a message that the queue itself moved to its dead-letter queue.
+const TooOften = "received too often"
 
 // Answer is what a handler wishes for its message.
 type Answer struct {

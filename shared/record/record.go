@@ -10,10 +10,16 @@ package record
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
 	"time"
+	"unicode/utf8"
+
+	"muster/shared/fault"
 )
 
 // Key names a record: a partition, and a place in it. Scan gives a partition in the byte order of Sort.
+// Both are UTF-8 and not empty; Part has at most 2048 bytes, Sort 1024.
 type Key struct{ Part, Sort string }
 
 // Record is what is kept under a key.
@@ -21,19 +27,59 @@ type Record struct {
 	Key
 	// Rev is the revision, set by the store: 1 for the first put, then one more each time.
 	Rev int64
-	// Body is opaque to the store.
+	// Body is opaque to the store, at most MaxBody bytes.
 	Body []byte
 	// Due puts the record into the due index; zero leaves it out. Kept to the millisecond.
 	Due time.Time
 	// List and Order put the record into the list named List, sorted by Order (byte order); "" leaves it out.
+	// They are bounded as Part and Sort are. Order should be unique in its list: paging goes by it.
 	List, Order string
 	// Expires hides the record from every read from then on, and lets the store delete it when it likes; zero is never.
 	// Kept to the second.
 	Expires time.Time
 }
 
+// MaxBody is the longest body in bytes that every adapter keeps; an item of DynamoDB ends at 400 KB, keys included.
+const MaxBody = 350 << 10
+
 // Shards is the number of shards of the due index. A record's shard is a function of its Part.
 const Shards = 8
+
+// Shard gives the shard of the due index that the records of a partition are in.
+func Shard(part string) int {
+	h := fnv.New32a()
+	h.Write([]byte(part))
+	return int(h.Sum32() % Shards)
+}
+
+// Check tells what is wrong with a record that no adapter could keep. Adapters call it, so that what one of them refuses
+// is refused by all: fault.TooLarge for the body, an error that is no fault for the rest, which is a mistake in the caller.
+func (r Record) Check() error {
+	if len(r.Body) > MaxBody {
+		return fault.New(fault.TooLarge, "This is larger than can be kept in one piece (%d bytes, at most %d).", len(r.Body), MaxBody)
+	}
+	if r.Rev < 0 {
+		return fmt.Errorf("record %q %q has the revision %d", r.Part, r.Sort, r.Rev)
+	}
+	if (r.List == "") != (r.Order == "") {
+		return fmt.Errorf("record %q %q: List %q and Order %q go together", r.Part, r.Sort, r.List, r.Order)
+	}
+	for _, s := range []struct {
+		name, value string
+		max         int
+		optional    bool
+	}{
+		{"Part", r.Part, 2048, false},
+		{"Sort", r.Sort, 1024, false},
+		{"List", r.List, 2048, true},
+		{"Order", r.Order, 1024, true},
+	} {
+		if s.value == "" && !s.optional || len(s.value) > s.max || !utf8.ValidString(s.value) {
+			return fmt.Errorf("record %q %q: %s must be UTF-8, not empty, and at most %d bytes", r.Part, r.Sort, s.name, s.max)
+		}
+	}
+	return nil
+}
 
 // Store keeps records. Every method may be called from several goroutines, and fails with an error that is no fault
 // (fault.Internal) when the backend cannot be reached: then a write may or may not have happened, and the caller finds
@@ -44,7 +90,7 @@ type Store interface {
 
 	// Put writes r on condition that the revision kept under its key is r.Rev, where 0 means that nothing (or nothing
 	// unexpired) is there, and returns the revision written. When the condition fails the error is fault.Conflict and can
-	// be given to Current for the record that is there, if any.
+	// be given to Current for the record that is there, if any. What Check refuses is refused.
 	Put(ctx context.Context, r Record) (rev int64, err error)
 
 	// Delete removes the record on condition of its revision, as Put does. Removing what is not there succeeds.
