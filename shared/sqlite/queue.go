@@ -1,0 +1,257 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"muster/shared/fault"
+	"muster/shared/queue"
+)
+
+var _ queue.Queue = (*Queue)(nil)
+
+// QueueOptions say how a queue behaves.
+type QueueOptions struct {
+	// MaxReceives is how often a message is received before it goes to the dead-letter queue; 0 is without end.
+	MaxReceives int
+}
+
+// Queue is one queue in the file, with its dead-letter queue. It is fair: the groups with a visible message take turns, a
+// message each, however many messages one of them has.
+type Queue struct {
+	db    *DB
+	name  string
+	max   int
+	turns *turns
+}
+
+// turns is what all handles of one queue share.
+type turns struct {
+	// next is the smallest group whose turn has not come yet. Only the writer uses it.
+	next string
+
+	mu   sync.Mutex
+	bell chan struct{}
+}
+
+// ring wakes whoever waits for messages.
+func (t *turns) ring() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	close(t.bell)
+	t.bell = make(chan struct{})
+}
+
+// rung gives a channel that the next ring closes.
+func (t *turns) rung() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bell
+}
+
+// Queue gives the queue of that name. The same name is the same queue.
+func (db *DB) Queue(name string, o QueueOptions) *Queue {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	t := db.queues[name]
+	if t == nil {
+		t = &turns{bell: make(chan struct{})}
+		db.queues[name] = t
+	}
+	return &Queue{db, name, o.MaxReceives, t}
+}
+
+// Send sends all messages or, with an error, most likely none.
+func (q *Queue) Send(ctx context.Context, messages ...queue.Message) error {
+	for _, m := range messages {
+		if err := m.Check(); err != nil {
+			return err
+		}
+	}
+	err := q.db.do(ctx, func() error {
+		now := q.db.Now()
+		for _, m := range messages {
+			if _, err := q.db.insert.send.Exec(q.name, m.Group, m.Body, now.Add(m.Delay).UnixMilli()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("send to the queue %s: %w", q.name, err)
+	}
+	q.turns.ring()
+	return nil
+}
+
+// Receive returns as soon as there is a message: it sleeps until the next hidden one shows, a send or a Hide wakes it.
+func (q *Queue) Receive(ctx context.Context, max int, wait, visible time.Duration) ([]queue.Received, error) {
+	if max < 1 || max > queue.MaxReceive || visible <= 0 || visible > queue.MaxHide {
+		return nil, fmt.Errorf("cannot receive %d messages for %s from the queue %s", max, visible, q.name)
+	}
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+	for {
+		rung := q.turns.rung()
+		now := q.db.Now()
+		var soonest sql.NullInt64
+		if err := q.db.find.soonest.QueryRowContext(ctx, q.name).Scan(&soonest); err != nil {
+			return nil, fmt.Errorf("look into the queue %s: %w", q.name, err)
+		}
+		if soonest.Valid && soonest.Int64 <= now.UnixMilli() {
+			got, err := q.take(ctx, max, visible)
+			if err != nil || len(got) > 0 {
+				return got, err
+			}
+			continue
+		}
+		shows := make(<-chan time.Time)
+		if soonest.Valid {
+			shows = time.After(time.UnixMilli(soonest.Int64).Sub(now))
+		}
+		select {
+		case <-rung:
+		case <-shows:
+		case <-deadline.C:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// take hides and gives what is visible.
+func (q *Queue) take(ctx context.Context, max int, visible time.Duration) ([]queue.Received, error) {
+	var got []queue.Received
+	err := q.db.do(ctx, func() error {
+		now := q.db.Now()
+		for len(got) < max {
+			var (
+				id       int64
+				m        queue.Received
+				receives int
+			)
+			err := q.db.insert.turn.QueryRow(q.name, q.turns.next, now.UnixMilli()).Scan(&id, &m.Group, &m.Body, &receives)
+			if errors.Is(err, sql.ErrNoRows) {
+				if q.turns.next == "" {
+					return nil
+				}
+				q.turns.next = ""
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if q.max > 0 && receives >= q.max {
+				if err := q.bury(id, receives, queue.TooOften); err != nil {
+					return err
+				}
+				continue
+			}
+			if _, err := q.db.insert.receive.Exec(now.Add(visible).UnixMilli(), id); err != nil {
+				return err
+			}
+			q.turns.next = m.Group + "\x00" // right after this group
+			m.ID, m.Receipt, m.Receives = strconv.FormatInt(id, 10), receipt(id, receives+1), receives+1
+			got = append(got, m)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("receive from the queue %s: %w", q.name, err)
+	}
+	return got, nil
+}
+
+// Delete removes a message, if nobody has received it since.
+func (q *Queue) Delete(ctx context.Context, receipt string) error {
+	id, receives := readReceipt(receipt)
+	err := q.db.do(ctx, func() error {
+		_, err := q.db.insert.drop.Exec(q.name, id, receives)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("delete from the queue %s: %w", q.name, err)
+	}
+	return nil
+}
+
+// Hide hides a message for d from now.
+func (q *Queue) Hide(ctx context.Context, receipt string, d time.Duration) error {
+	if d < 0 || d > queue.MaxHide {
+		return fmt.Errorf("cannot hide a message of the queue %s for %s", q.name, d)
+	}
+	id, receives := readReceipt(receipt)
+	err := q.db.do(ctx, func() error {
+		now := q.db.Now()
+		done, err := q.db.insert.hide.Exec(now.Add(d).UnixMilli(), q.name, id, receives, now.UnixMilli())
+		if err != nil {
+			return err
+		}
+		if n, err := done.RowsAffected(); err != nil || n == 1 {
+			return err
+		}
+		return fault.New(fault.NotFound, "This message is no longer held by whoever received it.")
+	})
+	if err != nil {
+		return fmt.Errorf("hide a message of the queue %s: %w", q.name, err)
+	}
+	q.turns.ring()
+	return nil
+}
+
+// Bury moves a message to the dead-letter queue, if nobody has received it since.
+func (q *Queue) Bury(ctx context.Context, m queue.Received, reason string) error {
+	id, receives := readReceipt(m.Receipt)
+	if err := q.db.do(ctx, func() error { return q.bury(id, receives, reason) }); err != nil {
+		return fmt.Errorf("bury a message of the queue %s: %w", q.name, err)
+	}
+	return nil
+}
+
+// bury is called by the writer alone.
+func (q *Queue) bury(id int64, receives int, reason string) error {
+	if _, err := q.db.insert.bury.Exec(reason, q.db.Now().UnixMilli(), q.name, id, receives); err != nil {
+		return err
+	}
+	_, err := q.db.insert.drop.Exec(q.name, id, receives)
+	return err
+}
+
+// Buried lists the dead-letter queue, oldest message first.
+func (q *Queue) Buried(ctx context.Context, max int) ([]queue.Dead, error) {
+	rows, err := q.db.find.buried.QueryContext(ctx, q.name, max)
+	if err != nil {
+		return nil, fmt.Errorf("list what the queue %s has buried: %w", q.name, err)
+	}
+	defer rows.Close()
+	var all []queue.Dead
+	for rows.Next() {
+		var d queue.Dead
+		if err := rows.Scan(&d.ID, &d.Group, &d.Body, &d.Reason); err != nil {
+			return nil, fmt.Errorf("list what the queue %s has buried: %w", q.name, err)
+		}
+		all = append(all, d)
+	}
+	return all, rows.Err()
+}
+
+// A receipt names a message and the receive that it was given for, so it stops to hold with the next one.
+func receipt(id int64, receives int) string { return fmt.Sprintf("%d/%d", id, receives) }
+
+// readReceipt gives zeros, which name nothing, for what is no receipt.
+func readReceipt(s string) (id int64, receives int) {
+	a, b, _ := strings.Cut(s, "/")
+	id, err := strconv.ParseInt(a, 10, 64)
+	receives, err2 := strconv.Atoi(b)
+	if err != nil || err2 != nil {
+		return 0, 0
+	}
+	return id, receives
+}
