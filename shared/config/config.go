@@ -1,0 +1,145 @@
+// Package config reads the settings of the Lambda functions from the environment, and is the only package that does. The
+// names here are the ones that infra/cdk gives to the functions; the AWS SDK and the Lambda runtime read their own
+// (AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB, AWS_LAMBDA_LOG_LEVEL, …).
+package config
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"muster/shared/engine/llm"
+	"muster/shared/id"
+	"muster/shared/workspace"
+)
+
+// The names of the environment variables.
+const (
+	TableKey               = "MUSTER_TABLE"
+	RunsURLKey             = "MUSTER_RUNS_QUEUE_URL"
+	RunsDeadURLKey         = "MUSTER_RUNS_DLQ_URL"
+	DeliveriesURLKey       = "MUSTER_DELIVERIES_QUEUE_URL"
+	DeliveriesDeadURLKey   = "MUSTER_DELIVERIES_DLQ_URL"
+	SealingKeyKey          = "MUSTER_SEALING_KEY"
+	SealingKeyParameterKey = "MUSTER_SEALING_KEY_PARAMETER"
+	WorkspaceIDKey         = "MUSTER_WORKSPACE_ID"
+	WorkspaceTokenKey      = "MUSTER_WORKSPACE_TOKEN_SHA256"
+	InternalTokenKey       = "MUSTER_INTERNAL_TOKEN_SHA256"
+	ToolFunctionsKey       = "MUSTER_TOOL_FUNCTIONS"
+)
+
+// Config is everything that a function is told from outside. Every function is told the same, and may do less with it
+// than it knows: what it may do is in its grants.
+type Config struct {
+	// Table is the name of the DynamoDB table (MUSTER_TABLE).
+	Table string
+	// Runs and Deliveries are the two queues (MUSTER_RUNS_QUEUE_URL and _DLQ_URL, MUSTER_DELIVERIES_QUEUE_URL and _DLQ_URL).
+	Runs, Deliveries Queue
+	// SealingKeyParameter names the SSM SecureString that holds the sealing keys (MUSTER_SEALING_KEY_PARAMETER).
+	SealingKeyParameter string
+	// SealingKeys holds the keys themselves, for machines without SSM (MUSTER_SEALING_KEY). One of the two is set. Both hold
+	// what workspace.ParseKeys reads.
+	SealingKeys string
+	// WorkspaceID is the workspace of this installation (MUSTER_WORKSPACE_ID).
+	WorkspaceID string
+	// Callers holds the callers of the tokens made at deploy time, by the SHA-256 of the token: the workspace's
+	// (MUSTER_WORKSPACE_TOKEN_SHA256) and the internal one (MUSTER_INTERNAL_TOKEN_SHA256).
+	Callers map[string]workspace.Caller
+	// ToolFunctions names the Lambda functions that `lambda` tools may call (MUSTER_TOOL_FUNCTIONS, comma-separated; may
+	// be absent).
+	ToolFunctions []string
+	// Models is what llm.FromEnv reads. On AWS an API key may be "ssm:" and the name of a SecureString that holds it.
+	Models llm.Settings
+}
+
+// Queue is where a queue and its dead-letter queue are.
+type Queue struct{ URL, DeadURL string }
+
+// Read reads the environment of the process.
+func Read() (Config, error) { return From(os.Getenv) }
+
+// From reads settings by getenv, which gives "" for what is not set. Everything that is missing or wrong is told in one
+// error.
+func From(getenv func(string) string) (Config, error) {
+	r := reader{getenv: getenv}
+	c := Config{
+		Table:               r.need(TableKey, "the name of the DynamoDB table"),
+		Runs:                Queue{r.url(RunsURLKey), r.url(RunsDeadURLKey)},
+		Deliveries:          Queue{r.url(DeliveriesURLKey), r.url(DeliveriesDeadURLKey)},
+		SealingKeyParameter: getenv(SealingKeyParameterKey),
+		SealingKeys:         getenv(SealingKeyKey),
+		WorkspaceID:         r.id(WorkspaceIDKey),
+		ToolFunctions:       list(getenv(ToolFunctionsKey)),
+		Models:              llm.FromEnv(getenv),
+	}
+	if (c.SealingKeyParameter == "") == (c.SealingKeys == "") {
+		r.wrong("set either %s (the name of an SSM SecureString) or %s", SealingKeyParameterKey, SealingKeyKey)
+	}
+	c.Callers = map[string]workspace.Caller{
+		r.hash(WorkspaceTokenKey): {Kind: workspace.Workspace, WorkspaceID: c.WorkspaceID},
+		r.hash(InternalTokenKey):  {Kind: workspace.Internal, WorkspaceID: c.WorkspaceID},
+	}
+	if len(r.problems) > 0 {
+		return Config{}, fmt.Errorf("the environment is not complete: %s", strings.Join(r.problems, "; "))
+	}
+	if len(c.Callers) < 2 {
+		return Config{}, fmt.Errorf("%s and %s are the same token; the two open different doors", WorkspaceTokenKey, InternalTokenKey)
+	}
+	return c, nil
+}
+
+// reader reads variables and collects what is wrong with them, without ever quoting a value.
+type reader struct {
+	getenv   func(string) string
+	problems []string
+}
+
+func (r *reader) wrong(format string, args ...any) {
+	r.problems = append(r.problems, fmt.Sprintf(format, args...))
+}
+
+func (r *reader) need(key, what string) string {
+	v := r.getenv(key)
+	if v == "" {
+		r.wrong("%s is missing (%s)", key, what)
+	}
+	return v
+}
+
+func (r *reader) url(key string) string {
+	v := r.need(key, "the URL of an SQS queue")
+	if u, err := url.Parse(v); v != "" && (err != nil || u.Scheme == "" || u.Host == "") {
+		r.wrong("%s is not a URL", key)
+	}
+	return v
+}
+
+func (r *reader) id(key string) string {
+	v := r.need(key, "a UUID")
+	parsed, ok := id.Parse("ws", v)
+	if v != "" && !ok {
+		r.wrong("%s is not a UUID", key)
+	}
+	return parsed
+}
+
+func (r *reader) hash(key string) string {
+	v := r.need(key, "the SHA-256 of a token, as 64 hex digits")
+	if raw, err := hex.DecodeString(v); v != "" && (err != nil || len(raw) != 32) {
+		r.wrong("%s is not the 64 hex digits of a SHA-256", key)
+	}
+	return strings.ToLower(v)
+}
+
+// list splits a comma-separated list, leaving out what is empty.
+func list(text string) []string {
+	var items []string
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
+}

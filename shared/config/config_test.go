@@ -1,0 +1,98 @@
+package config_test
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"muster/shared/config"
+	"muster/shared/workspace"
+)
+
+const (
+	workspaceID = "0198c0de-0000-7000-8000-000000000001"
+	hashA       = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	hashB       = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+)
+
+// environment is a complete one, changed by what is given: "" removes a variable.
+func environment(changes map[string]string) func(string) string {
+	env := map[string]string{
+		config.TableKey:               "muster",
+		config.RunsURLKey:             "https://queue.example.com/1/runs",
+		config.RunsDeadURLKey:         "https://queue.example.com/1/runs-dead",
+		config.DeliveriesURLKey:       "https://queue.example.com/1/deliveries",
+		config.DeliveriesDeadURLKey:   "https://queue.example.com/1/deliveries-dead",
+		config.SealingKeyParameterKey: "/muster/sealing-key",
+		config.WorkspaceIDKey:         workspaceID,
+		config.WorkspaceTokenKey:      strings.ToUpper(hashA),
+		config.InternalTokenKey:       hashB,
+	}
+	maps.Copy(env, changes)
+	return func(key string) string { return env[key] }
+}
+
+func TestFromReadsEverySetting(t *testing.T) {
+	got, err := config.From(environment(map[string]string{
+		config.ToolFunctionsKey: " crm-lookup, send-quote ,",
+		"MODEL":                 "ollama/llama3.2",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Config{
+		Table:               "muster",
+		Runs:                config.Queue{URL: "https://queue.example.com/1/runs", DeadURL: "https://queue.example.com/1/runs-dead"},
+		Deliveries:          config.Queue{URL: "https://queue.example.com/1/deliveries", DeadURL: "https://queue.example.com/1/deliveries-dead"},
+		SealingKeyParameter: "/muster/sealing-key",
+		WorkspaceID:         workspaceID,
+		Callers: map[string]workspace.Caller{
+			hashA: {Kind: workspace.Workspace, WorkspaceID: workspaceID},
+			hashB: {Kind: workspace.Internal, WorkspaceID: workspaceID},
+		},
+		ToolFunctions: []string{"crm-lookup", "send-quote"},
+		Models:        got.Models,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+	if got.Models.Default != "ollama/llama3.2" {
+		t.Errorf("the default model is %q, want the one of MODEL", got.Models.Default)
+	}
+}
+
+func TestFromTellsEverythingThatIsWrong(t *testing.T) {
+	tests := []struct {
+		name    string
+		changes map[string]string
+		want    []string
+	}{
+		{"every missing key is named at once",
+			map[string]string{config.TableKey: "", config.DeliveriesDeadURLKey: "", config.WorkspaceTokenKey: ""},
+			[]string{"MUSTER_TABLE is missing", "MUSTER_DELIVERIES_DLQ_URL is missing", "MUSTER_WORKSPACE_TOKEN_SHA256 is missing"}},
+		{"what is no URL is named", map[string]string{config.RunsURLKey: "runs"}, []string{"MUSTER_RUNS_QUEUE_URL is not a URL"}},
+		{"what is no hash is named", map[string]string{config.InternalTokenKey: "mus_int_x"}, []string{"MUSTER_INTERNAL_TOKEN_SHA256 is not"}},
+		{"what is no id is named", map[string]string{config.WorkspaceIDKey: "mine"}, []string{"MUSTER_WORKSPACE_ID is not"}},
+		{"no sealing key", map[string]string{config.SealingKeyParameterKey: ""}, []string{"MUSTER_SEALING_KEY_PARAMETER", "MUSTER_SEALING_KEY"}},
+		{"two sealing keys", map[string]string{config.SealingKeyKey: "k1:AA=="}, []string{"MUSTER_SEALING_KEY_PARAMETER", "MUSTER_SEALING_KEY"}},
+		{"one token for two doors", map[string]string{config.InternalTokenKey: hashA}, []string{"the same token"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := config.From(environment(test.changes))
+			if err == nil {
+				t.Fatal("got no error")
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("got %q, want it to say %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "mus_int_x") {
+				t.Errorf("%q quotes a value", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,31 @@
+package workspace
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+)
+
+// ParseKeys makes a Sealer of sealing keys in text: one or more "id:key", separated by spaces or line ends, each key the
+// base64 of 32 bytes. The first one seals; the others still open what they sealed. Errors never hold a key.
+func ParseKeys(text string) (*Sealer, error) {
+	keys, current := map[string][]byte{}, ""
+	for _, entry := range strings.Fields(text) {
+		id, encoded, found := strings.Cut(entry, ":")
+		if !found {
+			return nil, fmt.Errorf("a sealing key is written id:base64, and one has no colon")
+		}
+		key, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			return nil, fmt.Errorf("sealing key %q is not base64", id)
+		}
+		if keys[id] != nil {
+			return nil, fmt.Errorf("sealing key %q is given twice", id)
+		}
+		if current == "" {
+			current = id
+		}
+		keys[id] = key
+	}
+	return NewSealer(keys, current)
+}
