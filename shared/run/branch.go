@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"muster/events"
@@ -70,7 +71,7 @@ func (b *Branch) Emit(d events.Draft, s Scope) string {
 }
 
 func (b *Branch) emit(name string, d events.Draft, s Scope) string {
-	e := d.Event(id.Derive(b.o.run.ID, name), s.Parent, s.Started)
+	e := d.Event(id.Derive(b.o.id, name), s.Parent, s.Started)
 	e.At = b.o.s.now()
 	b.pending.events = append(b.pending.events, e)
 	return e.ID
@@ -113,7 +114,7 @@ func (b *Branch) Mark(ctx context.Context, key string) error {
 	if len(b.pending.events) == 0 && len(b.pending.tasks) == 0 {
 		return nil
 	}
-	return b.put(ctx, &Page{Kind: MarkPage, Key: key}, key)
+	return b.put(&Page{Kind: MarkPage, Key: key}, key)
 }
 
 // Step gives the recorded result of the step, or does it and records the result. An error ends the branch: the run
@@ -127,7 +128,7 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 		if p.Digest != digest {
 			return nil, &Diverged{Key: st.Key}
 		}
-		b.o.continueConversation(st, p.Seq)
+		b.o.continueConversation(st, p)
 		b.passed(st.Key, p)
 		return p.Result, nil
 	}
@@ -150,15 +151,12 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 	}
 	e.prompt = b.o.prompt(st)
 	if b.o.tellsNow(b.pending.events) {
-		if err := e.putLive(ctx); err != nil {
+		if err := e.putLive(); err != nil {
 			return nil, err
 		}
 	}
 
-	doing, stop := b.o.during(ctx)
-	e.ctx = doing
-	v, err := st.Do(doing, e, attempt)
-	stop()
+	v, err := st.Do(ctx, e, attempt)
 	if e.err != nil {
 		return nil, e.err
 	}
@@ -173,10 +171,10 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 		return nil, fmt.Errorf("encode the result of step %s: %w", st.Key, err)
 	}
 	p := &Page{Kind: StepPage, Key: st.Key, Attempt: attempt, Digest: digest, Result: result, Prompt: e.prompt}
-	if err := b.put(ctx, p, st.Key); err != nil {
+	if err := b.put(p, st.Key); err != nil {
 		return nil, err
 	}
-	b.o.continueConversation(st, p.Seq)
+	b.o.continueConversation(st, p)
 	return result, nil
 }
 
@@ -194,7 +192,7 @@ func (b *Branch) Ask(ctx context.Context, key string, open func(e *Emitter)) (js
 		b.pending = pending{}
 	} else {
 		open(&Emitter{b: b, segment: key + "#asked"})
-		if err := b.put(ctx, &Page{Kind: QuestionPage, Key: key}, ""); err != nil {
+		if err := b.put(&Page{Kind: QuestionPage, Key: key}, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -203,16 +201,16 @@ func (b *Branch) Ask(ctx context.Context, key string, open func(e *Emitter)) (js
 		return nil, ErrWaiting
 	}
 	p := &Page{Kind: StepPage, Key: key, Result: answer}
-	if err := b.put(ctx, p, key); err != nil {
+	if err := b.put(p, key); err != nil {
 		return nil, err
 	}
 	return answer, nil
 }
 
 // put puts a page with everything that waits. passing is the boundary that the branch has passed then, "" for none.
-func (b *Branch) put(ctx context.Context, p *Page, passing string) error {
+func (b *Branch) put(p *Page, passing string) error {
 	p.Branch = b.name
-	if err := b.o.append(ctx, p, b.pending); err != nil {
+	if err := b.o.append(p, b.pending); err != nil {
 		return err
 	}
 	b.pending = pending{}
@@ -239,7 +237,6 @@ type Emitter struct {
 
 	key     string
 	attempt int
-	ctx     context.Context
 	told    time.Time // when chunks last went out
 	err     error
 }
@@ -248,6 +245,11 @@ type Emitter struct {
 func (e *Emitter) Emit(d events.Draft, s Scope) string {
 	e.n++
 	return e.b.emit(e.b.name+"/"+e.segment+"/"+strconv.Itoa(e.n), d, s)
+}
+
+// Opened gives the id of the first event that Open emitted for this attempt: what the closing event names as started.
+func (e *Emitter) Opened() string {
+	return id.Derive(e.b.o.id, e.b.name+"/"+strings.TrimSuffix(e.segment, "/cut")+"/1")
 }
 
 // chunkPause is the least time between two pages of chunks.
@@ -263,14 +265,14 @@ func (e *Emitter) Chunk(d events.Draft, s Scope) {
 	}
 	if e.err == nil && now.Sub(e.told) >= chunkPause {
 		e.told = now
-		e.err = e.putLive(e.ctx)
+		e.err = e.putLive()
 	}
 }
 
 // putLive puts what waits before the step has its result. The step's page then continues the conversation of this one.
-func (e *Emitter) putLive(ctx context.Context) error {
+func (e *Emitter) putLive() error {
 	p := &Page{Kind: LivePage, Key: e.key, Attempt: e.attempt, Prompt: e.prompt}
-	if err := e.b.put(ctx, p, ""); err != nil {
+	if err := e.b.put(p, ""); err != nil {
 		return err
 	}
 	if e.prompt != nil && e.prompt.New != nil {

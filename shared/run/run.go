@@ -5,20 +5,6 @@ import (
 	"time"
 )
 
-// State is the state of a run.
-type State string
-
-// The states. moves (states.go) holds which may follow which.
-const (
-	Queued    State = "queued"
-	Running   State = "running"
-	Waiting   State = "waiting"
-	Succeeded State = "succeeded"
-	Failed    State = "failed"
-	Canceled  State = "canceled"
-	TimedOut  State = "timed_out"
-)
-
 // Run is the run item: lease, inbox, and a copy of the state for lists. It stays under 1 KB. The newest page, not this, is
 // the truth about how far a run has come.
 type Run struct {
@@ -43,14 +29,17 @@ type Run struct {
 	Epoch int       `json:"epoch,omitempty"`
 	Nonce string    `json:"nonce,omitempty"`
 	Lease time.Time `json:"lease,omitzero"`
-	// TakeOvers counts claims since the journal last grew by a page that is no fence; Pages is its length at that time.
+	// TakeOvers counts owners that died since the journal last had a new result; Grown is how many it had then.
 	TakeOvers int `json:"take_overs,omitempty"`
-	Pages     int `json:"pages,omitempty"`
+	Grown     int `json:"grown,omitempty"`
 
 	// The inbox: a wish to stop, answers by the key of their question, and until when somebody watches live.
 	Cancel       bool              `json:"cancel,omitempty"`
 	Answers      map[string]Answer `json:"answers,omitempty"`
 	WatchedUntil time.Time         `json:"watched_until,omitzero"`
+
+	// Told says that every delivery of the end page has its record.
+	Told bool `json:"told,omitempty"`
 
 	// Due is when the sweeper must look at the run if nothing else happened; zero when it is over and everything was told.
 	Due time.Time `json:"due,omitzero"`

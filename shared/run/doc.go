@@ -1,0 +1,35 @@
+// Package run is the run: its states, its journal, and the few acts that move it. A run is accepted by Start, done by
+// whoever owns it (Claim gives an Owner, the engine works in its branches), and ended by Owner.End or Stop.
+//
+//	         Start                claim                 end
+//	(none) ────────▶ queued ────────────▶ running ────────────▶ succeeded, failed, timed_out
+//	                  ▲  │                 │ ▲ │ take-over,     canceled
+//	           answer │  │ stop       wait │ └─┘ yield            ▲
+//	                  │  └─────────────────┼──────────────────────┤ stop
+//	                  └──── waiting ◀──────┘                      │
+//	                           └──────────────────────────────────┘
+//
+// The journal is a list of pages; a page is put once, on condition that its number is free, and never changed. It is
+// checkpoint, event log and the source of every webhook at once. These rules keep one writer in it, whatever dies, stalls
+// or arrives twice:
+//
+//   - A put that met a page with its own nonce has succeeded before; a put of unknown outcome is repeated with the same
+//     bytes, and nothing else is composed for that number.
+//   - A claim raises the epoch. A take-over reads to the end, sends the last page's deliveries again, and puts a fence; the
+//     engine begins when the fence is in. Whoever meets a page of a higher epoch stops.
+//   - Put, send the deliveries, put the next: what a page tells is on its way before anything follows it.
+//   - The newest page is the truth. The run item holds the lease, the inbox and a copy of the state, and is written only on
+//     condition of the revision that was read: nonce, state, answers and stop flag are all under that one condition.
+//   - After the end page nothing is put.
+//
+// Everything of a run lies in the partition "R#<id>":
+//
+//	RUN                    the run item (due index; list "runs/<deployment>", by id)
+//	RUN#<id>               an event told from outside, until a page has it
+//	REQUEST                what the kickoff asked for (blob)
+//	P#<seq>                a page (blob)
+//	B#…                    parts of blobs
+//	D#<seq>#<target>#…     deliveries, kept by package webhook
+//
+// and "I#<deployment>" / <hash of the key> remembers idempotency keys.
+package run

@@ -1,0 +1,349 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"muster/events"
+	"muster/shared/fault"
+	"muster/shared/id"
+	"muster/shared/record"
+)
+
+// Why a run cannot be claimed.
+var (
+	// ErrHeld says that an owner with a living lease has the run.
+	ErrHeld = errors.New("the run is held")
+	// ErrNothing says that there is nothing to do: the run waits, or is over.
+	ErrNothing = errors.New("the run needs nobody")
+)
+
+// The rhythm of an owner: how often it reads the inbox, how often it renews the lease (a third of its time), and how
+// much of a lease is not used, so that clocks may differ a little.
+const (
+	inboxPause  = 3 * time.Second
+	leaseMargin = 2 * time.Second
+)
+
+// poisoned is how many owners may die over a run without a new page before it is failed.
+const poisoned = 5
+
+// Claim makes the caller the owner of a run that is queued, was released, or whose owner's lease has run out. ctx is for
+// everything the owner writes.
+// Errors: ErrHeld, ErrNothing, ErrLost when another owner was quicker, fault.NotFound.
+func (s *Service) Claim(ctx context.Context, runID string) (*Owner, error) {
+	r, err := s.Get(ctx, runID)
+	if err != nil {
+		return nil, err
+	}
+	if r.State != Queued && r.State != Running {
+		return nil, ErrNothing
+	}
+	return s.claim(ctx, r)
+}
+
+// claim takes the lease of a run as it was read, and enters its journal.
+func (s *Service) claim(ctx context.Context, r Run) (*Owner, error) {
+	now := s.now()
+	if r.Nonce != "" {
+		if now.Before(r.Lease) {
+			return nil, ErrHeld
+		}
+		r.TakeOvers++
+	}
+	r.Epoch++
+	r.Nonce = id.New()
+	r.State = Running
+	if r.StartedAt.IsZero() {
+		r.StartedAt = now.UTC().Truncate(time.Millisecond)
+	}
+	lease := now.Add(s.Lease())
+	r.Lease, r.Due = lease.UTC(), lease.UTC()
+	if err := s.put(ctx, &r); err != nil {
+		if fault.Is(err, fault.Conflict) {
+			return nil, ErrLost
+		}
+		return nil, fmt.Errorf("claim run %s: %w", r.ID, err)
+	}
+	req, err := s.Request(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	o := s.newOwner(ctx, r, req, lease.Add(-s.margin()))
+	ended, err := o.enter()
+	if err != nil {
+		return nil, err
+	}
+	if ended {
+		if err := o.settle(); err != nil {
+			return nil, err
+		}
+		return nil, ErrNothing
+	}
+	if err := o.checkPoison(); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func (s *Service) margin() time.Duration { return min(leaseMargin, s.Lease()/10) }
+
+// checkPoison ends a run that kills whoever owns it.
+func (o *Owner) checkPoison() error {
+	if o.run.TakeOvers == 0 {
+		return nil
+	}
+	if grown := o.newest.Totals.Steps; grown > o.run.Grown {
+		o.run.Grown, o.run.TakeOvers = grown, 1
+		if err := o.s.put(o.ctx, &o.run); err != nil && !fault.Is(err, fault.Conflict) {
+			return err
+		}
+		return nil
+	}
+	if o.run.TakeOvers <= poisoned {
+		return nil
+	}
+	why := fmt.Sprintf("The run crashed the runner %d times without getting any further, so it was given up.", poisoned)
+	if err := o.Fail(Outcome{State: Failed, Error: why}); err != nil {
+		return err
+	}
+	return ErrNothing
+}
+
+// Keep renews the lease and reads the inbox until ctx ends, and ends Work when the run is lost or stopped. renewed is
+// called after each renewal with the new length of the lease: the runner hides its message for as long.
+func (o *Owner) Keep(ctx context.Context, renewed func(time.Duration)) {
+	third := o.s.Lease() / 3
+	tick := time.NewTicker(min(inboxPause, third))
+	defer tick.Stop()
+	next := o.s.now().Add(third)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := o.readInbox(ctx); err != nil {
+			if o.ended(err) {
+				return
+			}
+			o.s.log().Warn("reading the inbox of a run failed", "run", o.id, "error", err)
+		}
+		if o.s.now().Before(next) {
+			continue
+		}
+		if err := o.renew(ctx); err != nil {
+			if o.ended(err) {
+				return
+			}
+			o.s.log().Warn("renewing a lease failed", "run", o.id, "error", err)
+			continue
+		}
+		next = o.s.now().Add(third)
+		if renewed != nil {
+			renewed(o.s.Lease())
+		}
+	}
+}
+
+// ended ends Work for an error that ends the ownership or the run.
+func (o *Owner) ended(err error) bool {
+	if errors.Is(err, ErrLost) || errors.Is(err, ErrCanceled) {
+		o.stop(err)
+		return true
+	}
+	return false
+}
+
+// renew lengthens the lease. `due` stays where it is: a sweeper that finds a living lease moves it.
+func (o *Owner) renew(ctx context.Context) error {
+	o.item.Lock()
+	r := o.run
+	o.item.Unlock()
+	lease := o.s.now().Add(o.s.Lease())
+	r.Lease = lease.UTC()
+	if err := o.s.put(ctx, &r); err != nil {
+		if !fault.Is(err, fault.Conflict) {
+			return err
+		}
+		if err := o.readInbox(ctx); err != nil { // somebody wrote to the inbox in between
+			return err
+		}
+		return nil
+	}
+	o.item.Lock()
+	defer o.item.Unlock()
+	o.run, o.lease = r, lease.Add(-o.s.margin())
+	return nil
+}
+
+// readInbox reads the run item and the events told from outside in one query.
+func (o *Owner) readInbox(ctx context.Context) error {
+	recs, err := o.s.Store.Scan(ctx, record.Prefix(partition(o.id), "RUN"))
+	if err != nil {
+		return fmt.Errorf("read the inbox of run %s: %w", o.id, err)
+	}
+	for _, rec := range recs {
+		if rec.Key != itemKey(o.id) {
+			if err := o.tell(rec); err != nil {
+				return err
+			}
+			continue
+		}
+		r, err := decodeRun(rec)
+		if err != nil {
+			return err
+		}
+		if r.Nonce != o.nonce {
+			return ErrLost
+		}
+		o.item.Lock()
+		o.run = r
+		o.item.Unlock()
+		if r.Cancel {
+			return ErrCanceled
+		}
+	}
+	return nil
+}
+
+// change changes the run item as long as this owner holds it.
+func (o *Owner) change(f func(*Run) error) error {
+	for {
+		r, err := o.s.Get(o.ctx, o.id)
+		if err != nil {
+			return err
+		}
+		if r.Nonce != o.nonce {
+			return ErrLost
+		}
+		if err := f(&r); err != nil {
+			return err
+		}
+		err = o.s.put(o.ctx, &r)
+		if fault.Is(err, fault.Conflict) {
+			continue
+		}
+		if err == nil {
+			o.item.Lock()
+			o.run = r
+			o.item.Unlock()
+		}
+		return err
+	}
+}
+
+// Release gives the run back so that it goes on elsewhere, at a time or (zero) at once. The caller hands its message back
+// after that; `due` covers the case that it cannot.
+func (o *Owner) Release(at time.Time) error {
+	if at.IsZero() {
+		at = o.s.now()
+	}
+	return o.change(func(r *Run) error {
+		r.Nonce, r.Lease, r.Due, r.TakeOvers = "", time.Time{}, at.UTC(), 0
+		return nil
+	})
+}
+
+// Wait moves the run to waiting: nobody holds it until a question is answered. waits is false when an answer or a wish to
+// stop has arrived in the meantime; then the run must go on.
+func (o *Owner) Wait() (waits bool, err error) {
+	errAnswered := errors.New("answered")
+	err = o.change(func(r *Run) error {
+		if r.Cancel {
+			return errAnswered
+		}
+		for _, q := range o.newest.Open {
+			if _, ok := r.Answers[q]; ok {
+				return errAnswered
+			}
+		}
+		r.State, r.Nonce, r.Lease, r.Due, r.TakeOvers = Waiting, "", time.Time{}, time.Time{}, 0
+		return nil
+	})
+	if errors.Is(err, errAnswered) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// End puts the end page with what waits in the branch, sends its deliveries, and settles the run item. Nothing can be put
+// after it. What was told from outside until now goes before it. Keep must have returned, as for Release and Wait.
+func (o *Owner) End(out Outcome, b *Branch) error {
+	if err := o.readInbox(o.ctx); err != nil && !errors.Is(err, ErrCanceled) {
+		return err
+	}
+	if err := o.append(&Page{Kind: EndPage, Branch: b.name, Outcome: &out}, b.pending); err != nil {
+		return err
+	}
+	return o.settle()
+}
+
+// Fail ends a run that its engine does not end itself: it was stopped, or cannot go on.
+func (o *Owner) Fail(out Outcome) error {
+	b := &Branch{o: o, name: "main", segment: "end", now: o.created}
+	o.mu.Lock()
+	started := o.kickoff
+	o.mu.Unlock()
+	b.Emit(events.NewCrewKickoffFailed(events.Identity{}, events.CrewKickoffFailed{Error: out.Error}), Scope{Started: started})
+	return o.End(out, b)
+}
+
+// tellGrace is how long the deliveries of an end page may be under way before the sweeper sends them again.
+const tellGrace = time.Minute
+
+// settle copies the outcome to the run item and gives the lease up.
+func (o *Owner) settle() error {
+	out := o.newest.Outcome
+	err := o.change(func(r *Run) error {
+		if !r.State.may(out.State) {
+			return fmt.Errorf("run %s cannot go from %s to %s", r.ID, r.State, out.State)
+		}
+		r.State, r.EndedAt, r.Error = out.State, o.newest.At, clip(out.Error)
+		r.Nonce, r.Lease, r.Due, r.Answers = "", time.Time{}, time.Time{}, nil
+		if len(o.newest.Targets) > 0 && !r.Told {
+			r.Due = o.s.now().Add(tellGrace).UTC()
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("settle run %s: %w", o.id, err)
+	}
+	o.stop(context.Canceled)
+	return nil
+}
+
+// clip keeps the run item small; the end page has the whole sentence.
+func clip(s string) string {
+	const most = 300
+	if len(s) <= most {
+		return s
+	}
+	cut := most
+	for cut > 0 && s[cut]&0xC0 == 0x80 {
+		cut--
+	}
+	return s[:cut] + "…"
+}
+
+// Told notes that every delivery of a run's end page has its record, so that nobody looks after the run any more.
+func (s *Service) Told(ctx context.Context, runID string, seq int) error {
+	for {
+		r, err := s.Get(ctx, runID)
+		if err != nil {
+			return err
+		}
+		if r.Told {
+			return nil
+		}
+		r.Told = true
+		if r.State.Ended() {
+			r.Due = time.Time{}
+		}
+		if err := s.put(ctx, &r); !fault.Is(err, fault.Conflict) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,209 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"muster/shared/fault"
+	"muster/shared/record"
+)
+
+// Request reads what the kickoff asked for.
+func (s *Service) Request(ctx context.Context, runID string) (Request, error) {
+	rec, err := record.GetBlob(ctx, s.Store, requestKey(runID))
+	if err != nil {
+		return Request{}, fmt.Errorf("read the request of run %s: %w", runID, err)
+	}
+	var q Request
+	if err := json.Unmarshal(rec.Body, &q); err != nil {
+		return Request{}, fmt.Errorf("decode the request of run %s: %w", runID, err)
+	}
+	return q, nil
+}
+
+// Page reads one page. fault.NotFound: there is none of this number (yet).
+func (s *Service) Page(ctx context.Context, runID string, seq int) (Page, error) {
+	rec, err := record.GetBlob(ctx, s.Store, pageKey(runID, seq))
+	if err != nil {
+		return Page{}, fmt.Errorf("read page %d of run %s: %w", seq, runID, err)
+	}
+	return decodePage(rec)
+}
+
+// Pages reads the pages from one number on, at most limit (0: all).
+func (s *Service) Pages(ctx context.Context, runID string, from, limit int) ([]Page, error) {
+	scan := record.Prefix(partition(runID), "P#")
+	scan.From, scan.Limit = pageKey(runID, from).Sort, limit
+	return s.scan(ctx, runID, scan)
+}
+
+// Newest reads the newest page, which is the truth about the run. fault.NotFound: nothing was recorded yet.
+func (s *Service) Newest(ctx context.Context, runID string) (Page, error) {
+	scan := record.Prefix(partition(runID), "P#")
+	scan.Backward, scan.Limit = true, 1
+	pages, err := s.scan(ctx, runID, scan)
+	if err != nil {
+		return Page{}, err
+	}
+	if len(pages) == 0 {
+		return Page{}, fault.New(fault.NotFound, "Nothing of this run is recorded yet.")
+	}
+	return pages[0], nil
+}
+
+func (s *Service) scan(ctx context.Context, runID string, scan record.Scan) ([]Page, error) {
+	recs, err := s.Store.Scan(ctx, scan)
+	if err != nil {
+		return nil, fmt.Errorf("read the journal of run %s: %w", runID, err)
+	}
+	pages := make([]Page, 0, len(recs))
+	for _, rec := range recs {
+		if rec, err = record.Inflate(ctx, s.Store, rec); err != nil {
+			return nil, fmt.Errorf("read the journal of run %s: %w", runID, err)
+		}
+		p, err := decodePage(rec)
+		if err != nil {
+			return nil, err
+		}
+		pages = append(pages, p)
+	}
+	return pages, nil
+}
+
+func decodePage(rec record.Record) (Page, error) {
+	var p Page
+	if err := json.Unmarshal(rec.Body, &p); err != nil {
+		return Page{}, fmt.Errorf("decode %s of %s: %w", rec.Sort, rec.Part, err)
+	}
+	return p, nil
+}
+
+// Messages puts the conversation of a page together again; nil for a page without one.
+func (s *Service) Messages(ctx context.Context, runID string, p Page) ([]json.RawMessage, error) {
+	if p.Prompt == nil {
+		return nil, nil
+	}
+	if p.Prompt.From == 0 {
+		return p.Prompt.New, nil
+	}
+	pages, err := s.Pages(ctx, runID, p.Prompt.Begin, p.Prompt.From-p.Prompt.Begin+1)
+	if err != nil {
+		return nil, err
+	}
+	bySeq := make(map[int]*Prompt, len(pages))
+	for _, q := range pages {
+		bySeq[q.Seq] = q.Prompt
+	}
+	return conversation(bySeq, p.Prompt)
+}
+
+// conversation follows a prompt back to where it begins.
+func conversation(bySeq map[int]*Prompt, p *Prompt) ([]json.RawMessage, error) {
+	line := []*Prompt{p}
+	for p.From != 0 {
+		before := bySeq[p.From]
+		if before == nil || len(line) > len(bySeq)+1 {
+			return nil, fmt.Errorf("page %d, where a conversation goes on, has none", p.From)
+		}
+		line, p = append(line, before), before
+	}
+	var all []json.RawMessage
+	for _, p := range slices.Backward(line) {
+		if p.Keep > len(all) {
+			return nil, fmt.Errorf("a conversation keeps %d messages of %d", p.Keep, len(all))
+		}
+		all = append(all[:p.Keep:p.Keep], p.New...)
+	}
+	return all, nil
+}
+
+// LastTask reads the output of the task that ended last, as seen from page p; nil when none has.
+func (s *Service) LastTask(ctx context.Context, runID string, p Page) (*TaskOutput, error) {
+	p, err := s.named(ctx, runID, p, p.Progress.TaskPage)
+	if err != nil || len(p.Tasks) == 0 {
+		return nil, err
+	}
+	return &p.Tasks[len(p.Tasks)-1], nil
+}
+
+// LastNote reads the newest note, as seen from page p; nil when there is none.
+func (s *Service) LastNote(ctx context.Context, runID string, p Page) (*Note, error) {
+	p, err := s.named(ctx, runID, p, p.Progress.NotePage)
+	if err != nil || len(p.Notes) == 0 {
+		return nil, err
+	}
+	return &p.Notes[len(p.Notes)-1], nil
+}
+
+// named reads the page that p names, which may be p.
+func (s *Service) named(ctx context.Context, runID string, p Page, seq int) (Page, error) {
+	switch seq {
+	case 0:
+		return Page{}, nil
+	case p.Seq:
+		return p, nil
+	}
+	return s.Page(ctx, runID, seq)
+}
+
+// ListRequest asks for runs, newest first.
+type ListRequest struct {
+	DeploymentIDs []string
+	// States keeps only runs in one of these states; empty is all.
+	States []State
+	// Limit is how many at most, 1 to 100; 0 means 20.
+	Limit int
+	// Cursor is the `next` of the page before, "" at the beginning.
+	Cursor string
+}
+
+// List lists runs of some deployments by the time they were made, newest first. next is "" at the end.
+func (s *Service) List(ctx context.Context, q ListRequest) (runs []Run, next string, err error) {
+	if q.Limit == 0 {
+		q.Limit = 20
+	}
+	q.Limit = min(max(q.Limit, 1), 100)
+	for before := q.Cursor; ; {
+		ids, err := s.listed(ctx, q.DeploymentIDs, before, q.Limit)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, runID := range ids {
+			before = runID
+			r, err := s.Get(ctx, runID)
+			if fault.Is(err, fault.NotFound) {
+				continue // expired since
+			}
+			if err != nil {
+				return nil, "", err
+			}
+			if len(q.States) > 0 && !slices.Contains(q.States, r.State) {
+				continue
+			}
+			if runs = append(runs, r); len(runs) == q.Limit {
+				return runs, before, nil
+			}
+		}
+		if len(ids) < q.Limit {
+			return runs, "", nil
+		}
+	}
+}
+
+// listed finds the next run ids below one, over all deployments: a full page of them unless the lists end.
+func (s *Service) listed(ctx context.Context, deployments []string, before string, limit int) (ids []string, err error) {
+	for _, d := range deployments {
+		found, err := s.Store.List(ctx, list(d), before, limit)
+		if err != nil {
+			return nil, fmt.Errorf("list the runs of deployment %s: %w", d, err)
+		}
+		for _, rec := range found {
+			ids = append(ids, rec.Order)
+		}
+	}
+	slices.Sort(ids)
+	slices.Reverse(ids)
+	return ids[:min(limit, len(ids))], nil
+}

@@ -1,0 +1,150 @@
+package run
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"muster/shared/crew"
+	"muster/shared/fault"
+	"muster/shared/id"
+	"muster/shared/record"
+)
+
+// StartRequest is a kickoff that its dialect has decoded.
+type StartRequest struct {
+	Deployment crew.Deployment
+	// Environment is "production" unless given.
+	Environment string
+	Inputs      map[string]any
+	// Meta is echoed in webhooks as it came; nil is none.
+	Meta json.RawMessage
+	// Targets carry their Authorization in clear; Start seals it.
+	Targets []Target
+	// IdempotencyKey makes a repeated request give the same run for 24 hours; "" is none. BodyDigest tells a repetition
+	// from another request with the same key.
+	IdempotencyKey, BodyDigest string
+	// Origin says what starts the run, "api" unless given.
+	Origin string
+}
+
+// keyLife is how long an idempotency key is remembered.
+const keyLife = 24 * time.Hour
+
+// queuedGrace is how long a queued run's message may be under way before the sweeper sends another.
+const queuedGrace = 15 * time.Second
+
+// Start accepts a run: it picks the version, checks the inputs, keeps what was asked for, and knocks. Once the run item
+// is there the run is accepted, whatever happens to the message: the sweeper finds it.
+// Errors: fault.Missing names missing inputs, fault.Invalid an unknown environment, fault.Conflict a key that was
+// used with another body.
+func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
+	if q.Environment == "" {
+		q.Environment = crew.Production
+	}
+	if q.Origin == "" {
+		q.Origin = "api"
+	}
+	version, ok := q.Deployment.Environments[q.Environment]
+	if !ok {
+		return Run{}, fault.New(fault.Invalid, "There is no environment %q; there are production and staging.", q.Environment)
+	}
+	if missing := version.Missing(q.Inputs); len(missing) > 0 {
+		return Run{}, fault.New(fault.Missing, "Missing inputs: %s", strings.Join(missing, ", ")).
+			With(map[string]any{"missing_inputs": missing})
+	}
+
+	now := s.now().UTC().Truncate(time.Millisecond)
+	r := Run{
+		ID: id.New(), WorkspaceID: q.Deployment.WorkspaceID, DeploymentID: q.Deployment.ID, VersionID: version.VersionID,
+		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
+	}
+	if q.IdempotencyKey != "" {
+		runID, err := s.reserve(ctx, q, r)
+		if err != nil {
+			return Run{}, err
+		}
+		if runID != r.ID {
+			if before, err := s.Get(ctx, runID); err == nil || !fault.Is(err, fault.NotFound) {
+				return before, err
+			}
+			r.ID = runID // the request that reserved the id did not get as far as the run
+		}
+	}
+
+	if err := s.keepRequest(ctx, r, q); err != nil {
+		return Run{}, err
+	}
+	if err := s.put(ctx, &r); err != nil {
+		if there, ok := record.Current(err); ok {
+			return decodeRun(there)
+		}
+		return Run{}, fmt.Errorf("put run %s: %w", r.ID, err)
+	}
+	if err := s.Runs.Send(ctx, RunMessage{r.ID}.Message()); err != nil {
+		s.log().Error("the run is accepted, but its message was not sent; the sweeper will send it", "run", r.ID, "error", err)
+	}
+	return r, nil
+}
+
+// keepRequest writes what was asked for, before the run item that makes it count.
+func (s *Service) keepRequest(ctx context.Context, r Run, q StartRequest) error {
+	req := Request{Inputs: q.Inputs, Meta: q.Meta, Targets: append([]Target(nil), q.Targets...)}
+	for i := range req.Targets {
+		t := &req.Targets[i]
+		if t.Authorization == "" {
+			continue
+		}
+		sealed, err := s.Seal(ctx, r.WorkspaceID, r.ID, "target/"+t.ID, t.Authorization)
+		if err != nil {
+			return fmt.Errorf("seal the authorization of target %s: %w", t.ID, err)
+		}
+		t.Authorization = sealed
+	}
+	body, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("encode the request of run %s: %w", r.ID, err)
+	}
+	rec := record.Record{Key: requestKey(r.ID), Body: body, Expires: s.expires(r)}
+	_, err = s.repeat(ctx, func() (int64, error) { return record.PutBlob(ctx, s.Store, rec) }, nil)
+	if err != nil && !fault.Is(err, fault.Conflict) { // a conflict: an earlier try got through
+		return fmt.Errorf("put the request of run %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// reservation is what an idempotency key stands for.
+type reservation struct {
+	Run  string `json:"run"`
+	Body string `json:"body"`
+}
+
+// reserve gives the id of the run that the key stands for: that of r when the key is new.
+func (s *Service) reserve(ctx context.Context, q StartRequest, r Run) (string, error) {
+	sum := sha256.Sum256([]byte(q.IdempotencyKey))
+	body := encode(reservation{r.ID, q.BodyDigest})
+	rec := record.Record{
+		Key:  record.Key{Part: "I#" + q.Deployment.ID, Sort: hex.EncodeToString(sum[:])},
+		Body: []byte(body), Expires: r.CreatedAt.Add(keyLife),
+	}
+	_, err := s.repeat(ctx, func() (int64, error) { return s.Store.Put(ctx, rec) }, rec.Body)
+	there, taken := record.Current(err)
+	if !taken {
+		if err != nil {
+			return "", fmt.Errorf("reserve an idempotency key: %w", err)
+		}
+		return r.ID, nil
+	}
+	var first reservation
+	if err := json.Unmarshal(there.Body, &first); err != nil {
+		return "", fmt.Errorf("decode an idempotency key: %w", err)
+	}
+	if first.Body != q.BodyDigest {
+		return "", fault.New(fault.Conflict, "This Idempotency-Key was used with another request body in the last 24 hours.")
+	}
+	return first.Run, nil
+}

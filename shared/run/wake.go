@@ -1,0 +1,63 @@
+package run
+
+import (
+	"context"
+	"time"
+
+	"muster/shared/fault"
+)
+
+// wakeAgain is how long what was woken has until it is looked at again.
+const wakeAgain = time.Minute
+
+// Wake looks after a run that is due. It sends what the run needs and moves `due` forward, on condition that nobody
+// did anything to the run in between. finding says what was the matter, "" when nothing was: the index was stale.
+func (s *Service) Wake(ctx context.Context, runID string) (finding string, err error) {
+	r, err := s.Get(ctx, runID)
+	if fault.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	now := s.now()
+	if r.Due.IsZero() || r.Due.After(now) {
+		return "", nil
+	}
+	if r.Nonce != "" && now.Before(r.Lease) {
+		r.Due = r.Lease // a living owner; renewing its lease leaves `due` to the sweeper
+		return "", s.moved(ctx, r)
+	}
+	switch {
+	case r.State.Ended():
+		finding = "deliveries without a record"
+		p, err := s.Newest(ctx, runID)
+		if err != nil {
+			return "", err
+		}
+		if err := s.SendDeliveries(ctx, runID, p); err != nil {
+			return "", err
+		}
+	default:
+		finding = "the lease ran out"
+		if r.State == Queued {
+			finding = "queued for long"
+		} else if r.Nonce == "" {
+			finding = "released and not taken up"
+		}
+		if err := s.Runs.Send(ctx, RunMessage{runID}.Message()); err != nil {
+			return "", err
+		}
+	}
+	r.Due = now.Add(min(wakeAgain, s.Lease())).UTC()
+	return finding, s.moved(ctx, r)
+}
+
+// moved writes a run whose due has moved; when somebody was quicker, the run is looked after.
+func (s *Service) moved(ctx context.Context, r Run) error {
+	err := s.put(ctx, &r)
+	if fault.Is(err, fault.Conflict) {
+		return nil
+	}
+	return err
+}

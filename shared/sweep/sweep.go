@@ -1,0 +1,101 @@
+// Package sweep is the one loop over what is due: runs whose message was lost or whose owner died, ended runs whose
+// deliveries have no record, and parked deliveries. It decides nothing and ends nothing. It sends first and moves `due`
+// forward then, on condition that it is still what was read; so whatever it finds is knocked for at least once, however
+// often a sweeper dies.
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"muster/shared/record"
+	"muster/shared/run"
+)
+
+// Sweeper sweeps.
+type Sweeper struct {
+	Store record.Store
+	Runs  *run.Service
+	// Parked sends a parked delivery again and moves its due; given the record's key. It is dispatch's.
+	Parked func(ctx context.Context, k record.Key) error
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// batch is how many due records are looked after at once.
+const batch = 100
+
+// Sweep looks after everything that is due. It goes on past failures and reports them together.
+func (s *Sweeper) Sweep(ctx context.Context) error {
+	var failures []error
+	for shard := range record.Shards {
+		if err := s.shard(ctx, shard); err != nil {
+			failures = append(failures, fmt.Errorf("shard %d: %w", shard, err))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// shard looks after one shard of the due index until nothing new turns up. The index may be stale: what was seen is not
+// looked at again.
+func (s *Sweeper) shard(ctx context.Context, shard int) error {
+	now := s.now()
+	seen := map[record.Key]bool{}
+	var failures []error
+	for {
+		due, err := s.Store.Due(ctx, shard, now, batch+len(seen))
+		if err != nil {
+			return errors.Join(append(failures, err)...)
+		}
+		fresh := 0
+		for _, r := range due {
+			if seen[r.Key] {
+				continue
+			}
+			seen[r.Key] = true
+			fresh++
+			if err := s.one(ctx, r); err != nil {
+				failures = append(failures, err)
+			}
+		}
+		if fresh == 0 || len(seen) > 10000 || ctx.Err() != nil {
+			return errors.Join(failures...)
+		}
+	}
+}
+
+func (s *Sweeper) one(ctx context.Context, r record.Record) error {
+	runID, ok := strings.CutPrefix(r.Part, "R#")
+	switch {
+	case ok && r.Sort == "RUN":
+		finding, err := s.Runs.Wake(ctx, runID)
+		if err != nil {
+			return fmt.Errorf("wake run %s: %w", runID, err)
+		}
+		if finding != "" {
+			s.log().Info("a run was due", "run", runID, "finding", finding)
+		}
+		return nil
+	case ok && strings.HasPrefix(r.Sort, "D#"):
+		return s.Parked(ctx, r.Key)
+	}
+	return fmt.Errorf("a record %s %s is due, but nobody looks after such", r.Part, r.Sort)
+}
+
+func (s *Sweeper) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
+}
+
+func (s *Sweeper) log() *slog.Logger {
+	if s.Log != nil {
+		return s.Log
+	}
+	return slog.Default()
+}
