@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"muster/shared/engine/llm"
 )
@@ -192,6 +193,9 @@ func (p Reply) pieces() []map[string]any {
 	}
 	for i, c := range p.ToolCalls {
 		half := len(c.Function.Arguments) / 2
+		for half > 0 && !utf8.RuneStart(c.Function.Arguments[half]) {
+			half--
+		}
 		deltas = append(deltas, map[string]any{"tool_calls": []any{map[string]any{"index": i, "id": c.ID, "type": "function",
 			"function": map[string]any{"name": c.Function.Name, "arguments": ""}}}})
 		for _, part := range []string{c.Function.Arguments[:half], c.Function.Arguments[half:]} {
