@@ -70,7 +70,7 @@ func (s *Sealer) Open(_ context.Context, workspaceID, recordID, field, sealed st
 		return "", fmt.Errorf("open %s of %s: it is sealed with a key that is not configured", field, recordID)
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) < aead.NonceSize() {
+	if err != nil || len(raw) < aead.NonceSize() || strings.ContainsAny(text, "\r\n") { // which base64 passes over
 		return "", fmt.Errorf("open %s of %s: not a sealed value", field, recordID)
 	}
 	plain, err := aead.Open(nil, raw[:aead.NonceSize()], raw[aead.NonceSize():], place(workspaceID, recordID, field))
