@@ -60,7 +60,7 @@ type server struct {
 // ServeHTTP implements http.Handler.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("X-Request-Id", id.New())
+	h.Set(RequestIDHeader, requestID(r))
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
@@ -71,6 +71,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	s.unknown(w, r)
+}
+
+// RequestIDHeader carries the id of a request, in the answer and in the log.
+const RequestIDHeader = "X-Request-Id"
+
+// requestID takes the id that the front door gave the request, and makes one for a request without.
+func requestID(r *http.Request) string {
+	given := r.Header.Get(RequestIDHeader)
+	strange := func(c rune) bool { return c <= ' ' || c > '~' }
+	if given == "" || len(given) > 100 || strings.ContainsFunc(given, strange) {
+		return id.New()
+	}
+	return given
 }
 
 func knows(mux *http.ServeMux, r *http.Request, method string) bool {
@@ -172,7 +185,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, d Dialect, err e
 	}
 	status := d.status(f.Kind)
 	if status >= http.StatusInternalServerError {
-		s.Log.ErrorContext(r.Context(), "request failed", "request_id", w.Header().Get("X-Request-Id"),
+		s.Log.ErrorContext(r.Context(), "request failed", "request_id", w.Header().Get(RequestIDHeader),
 			"method", r.Method, "route", r.Pattern, "status", status, "error", err)
 	}
 	if a, ok := w.(*answer); ok && a.begun {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -112,19 +114,22 @@ func (o Object) Has(field string) bool {
 // String reads a string.
 func (o Object) String(field string) (string, error) {
 	var s string
-	return s, o.read(field, "a string", &s)
+	err := o.read(field, "a string", &s)
+	return s, err
 }
 
 // Bool reads true or false.
 func (o Object) Bool(field string) (bool, error) {
 	var b bool
-	return b, o.read(field, "true or false", &b)
+	err := o.read(field, "true or false", &b)
+	return b, err
 }
 
 // Int reads a whole number.
 func (o Object) Int(field string) (int, error) {
 	var n int
-	return n, o.read(field, "a whole number", &n)
+	err := o.read(field, "a whole number", &n)
+	return n, err
 }
 
 // Strings reads an array of strings.
@@ -147,7 +152,8 @@ func (o Object) Strings(field string) ([]string, error) {
 // Object reads an object; it is nil when absent.
 func (o Object) Object(field string) (Object, error) {
 	var v Object
-	return v, o.read(field, "an object", &v)
+	err := o.read(field, "an object", &v)
+	return v, err
 }
 
 // Values reads an object of any JSON, numbers as json.Number so that none loses digits. It is empty when absent.
@@ -193,4 +199,14 @@ func kind(v []byte) string {
 		return "null"
 	}
 	return "the number " + strings.ToValidUTF8(string(v[:min(len(v), 30)]), "")
+}
+
+// Unknown gives a warning for each field that is not one of those known, in order.
+func (o Object) Unknown(known ...string) (warnings []string) {
+	for _, field := range slices.Sorted(maps.Keys(o)) {
+		if !slices.Contains(known, field) {
+			warnings = append(warnings, fmt.Sprintf("unknown field %s was ignored", field))
+		}
+	}
+	return warnings
 }
