@@ -32,6 +32,7 @@ type Endpoint struct {
 type Providers struct {
 	Settings
 	// Operator is the client for URLs of the operator's environment and of known providers, Guarded for those of definitions.
+	// Neither may give up on a response header earlier than a model thinks, which is 600 s.
 	Operator, Guarded *http.Client
 	// OpenAI makes a model that speaks the OpenAI protocol.
 	OpenAI func(Endpoint) Model

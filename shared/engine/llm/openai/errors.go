@@ -1,21 +1,18 @@
 package openai
 
 import (
-	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/openai/openai-go/v3/option"
 
 	"muster/shared/fault"
+	"muster/shared/guard"
 )
 
 // maxErrorBody is the number of bytes of an error's body that are read.
@@ -72,20 +69,17 @@ func (m *Model) explain(err error, a attempts) error {
 		}
 		return say(kind, explainStatus(a))
 	}
-	var (
-		known problem
-		slow  net.Error
-	)
+	var known problem
 	switch {
 	case a.status >= http.StatusMultipleChoices:
 		return say(fault.Invalid, "redirected the call to another address, which is not followed")
 	case errors.As(err, &known):
 		return say(fault.Unavailable, string(known))
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
+	case guard.Class(err) == guard.Timeout:
 		return say(fault.Unavailable, "did not answer in time")
 	case a.status == 0:
 		return say(fault.Unavailable, "could not be reached"+unreachable(err))
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, net.ErrClosed):
+	case guard.Class(err) == guard.Reset:
 		return say(fault.Unavailable, string(errCut))
 	}
 	return say(fault.Unavailable, string(errNotJSON))
@@ -133,22 +127,9 @@ func said(body []byte) string {
 
 // unreachable says why nobody answered, without the address: it may be the operator's own.
 func unreachable(err error) string {
-	var (
-		refused *fault.Error
-		name    *net.DNSError
-		cert    *tls.CertificateVerificationError
-	)
-	switch {
-	case errors.As(err, &refused):
-		return " (" + strings.TrimRight(refused.Message, ".") + ")"
-	case errors.As(err, &name):
-		return " (its name could not be resolved)"
-	case errors.As(err, &cert):
-		return " (its certificate is not trusted)"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return " (connection refused)"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return " (the connection was closed before an answer)"
+	switch guard.Class(err) {
+	case guard.Invalid, guard.Blocked, guard.DNS, guard.Connect, guard.TLS, guard.Reset:
+		return ": " + strings.TrimRight(guard.Message(err), ".")
 	}
 	return ""
 }

@@ -15,13 +15,14 @@ import (
 	"muster/shared/crew"
 	"muster/shared/engine/llm"
 	"muster/shared/engine/llm/scripted"
+	"muster/shared/guard"
 )
 
 const key = "sk-the-key-of-this-test"
 
 func open(s *scripted.Server) *Model {
 	m := New(llm.Endpoint{
-		Name: "openai/gpt-4.1-mini", Model: "gpt-4.1-mini", BaseURL: s.URL, APIKey: key, Timeout: time.Minute, HTTP: s.Client(),
+		Name: "openai/gpt-4.1-mini", Model: "gpt-4.1-mini", BaseURL: s.URL, APIKey: key, Timeout: time.Minute, HTTP: guard.New(guard.Options{AllowLoopback: true}).HTTP(),
 	}).(*Model)
 	// Retries after a lost connection wait half a second and more; nothing here depends on it.
 	m.options = append(m.options, option.WithMaxRetryDelay(time.Millisecond))
@@ -210,7 +211,7 @@ func TestWhatGoesWrongIsASentence(t *testing.T) {
 			"The model openai/gpt-4.1-mini answered something that is not JSON of the OpenAI protocol.", "", 1},
 		{"a call of no tool", scripted.Reply{ToolCalls: []llm.ToolCall{{}}}, "The model openai/gpt-4.1-mini asked for a tool without saying which.", "", 1},
 		{"a lost connection", scripted.Reply{Text: "one two three", Drop: true},
-			"The model openai/gpt-4.1-mini could not be reached (the connection was closed before an answer).",
+			"The model openai/gpt-4.1-mini could not be reached: The connection was closed before the answer was complete.",
 			"The model openai/gpt-4.1-mini broke off its answer in the middle.", 0},
 		{"too much", scripted.Reply{Raw: "data: {}\n\n" + strings.Repeat(": filler\n", maxAnswer/8)},
 			"The model openai/gpt-4.1-mini answered more than 16 MiB.", "", 1},
@@ -285,7 +286,7 @@ func TestAnEndpointThatIsSilentOrDown(t *testing.T) {
 		t.Errorf("silent: got %v", err)
 	}
 	s.Close()
-	if _, _, err := ask(open(s), false, "Well?"); err == nil || err.Error() != "The model openai/gpt-4.1-mini could not be reached (connection refused)." {
+	if _, _, err := ask(open(s), false, "Well?"); err == nil || err.Error() != "The model openai/gpt-4.1-mini could not be reached: The connection was refused." {
 		t.Errorf("down: got %v", err)
 	}
 }

@@ -200,6 +200,3 @@ func decode(header http.Header, body []byte) (Request, error) {
 	}
 	return request, nil
 }
-
-// Client gives a client whose idle connections end with the server.
-func (s *Server) Client() *http.Client { return s.http.Client() }
