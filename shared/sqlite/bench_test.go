@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,11 +11,21 @@ import (
 	"muster/shared/queue"
 	"muster/shared/record"
 	"muster/shared/sqlite"
-	"muster/shared/sqlite/sqlitetest"
 )
 
+// openDisk opens a file that is flushed to a real disk.
+func openDisk(b *testing.B) *sqlite.DB {
+	b.Helper()
+	db, err := sqlite.Open(filepath.Join(b.TempDir(), "muster.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { db.Close() })
+	return db
+}
+
 func BenchmarkPutOneByOne(b *testing.B) {
-	store := sqlitetest.Temp(b).Records()
+	store := openDisk(b).Records()
 	body := make([]byte, 2<<10)
 	for i := 0; b.Loop(); i++ {
 		if _, err := store.Put(context.Background(), record.Record{Key: record.Key{Part: "p", Sort: fmt.Sprintf("%09d", i)}, Body: body}); err != nil {
@@ -24,7 +35,7 @@ func BenchmarkPutOneByOne(b *testing.B) {
 }
 
 func BenchmarkPutFromManySides(b *testing.B) {
-	store := sqlitetest.Temp(b).Records()
+	store := openDisk(b).Records()
 	body := make([]byte, 2<<10)
 	var n atomic.Int64
 	b.SetParallelism(16)
@@ -38,7 +49,7 @@ func BenchmarkPutFromManySides(b *testing.B) {
 }
 
 func BenchmarkGet(b *testing.B) {
-	store := sqlitetest.Temp(b).Records()
+	store := openDisk(b).Records()
 	k := record.Key{Part: "p", Sort: "s"}
 	if _, err := store.Put(context.Background(), record.Record{Key: k, Body: make([]byte, 2<<10)}); err != nil {
 		b.Fatal(err)
@@ -53,7 +64,7 @@ func BenchmarkGet(b *testing.B) {
 }
 
 func BenchmarkSendReceiveDelete(b *testing.B) {
-	q := sqlitetest.Temp(b).Queue("q", sqlite.QueueOptions{MaxReceives: 3})
+	q := openDisk(b).Queue("q", sqlite.QueueOptions{MaxReceives: 3})
 	ctx := context.Background()
 	for b.Loop() {
 		if err := q.Send(ctx, queue.Message{Body: "{}", Group: "g"}); err != nil {

@@ -24,6 +24,7 @@ import (
 )
 
 const schema = `
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS records (
 	part TEXT NOT NULL, sort TEXT NOT NULL, rev INTEGER NOT NULL, body BLOB,
 	shard INTEGER, due INTEGER,         -- milliseconds; both or neither
@@ -48,6 +49,7 @@ CREATE TABLE IF NOT EXISTS dead (
 	reason TEXT NOT NULL, died INTEGER NOT NULL -- milliseconds
 );
 CREATE INDEX IF NOT EXISTS dead_queue ON dead (queue, id);
+COMMIT;
 `
 
 // DB is an open file.
@@ -101,13 +103,13 @@ func Open(path string) (_ *DB, err error) {
 	// It is as durable as fsync and faster; where it does not exist nothing changes.
 	_, _ = sqlite.Fdatasync(true)
 
-	if db.write, err = connect(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-16384)"); err != nil {
+	if db.write, err = connect(path, 1, "busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-16384)"); err != nil {
 		return nil, err
 	}
 	if _, err := db.write.Exec(schema); err != nil {
 		return nil, fmt.Errorf("prepare the data file %s: %w", path, err)
 	}
-	if db.read, err = connect(path, 4, "query_only(1)"); err != nil {
+	if db.read, err = connect(path, 4, "busy_timeout(5000)", "query_only(1)"); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(prepare(db.write, db.insert.statements()), prepare(db.read, db.find.statements())); err != nil {
@@ -120,7 +122,7 @@ func Open(path string) (_ *DB, err error) {
 // takeLock holds a transaction on a second, empty database for as long as the process lives: a lock that works the same on
 // every system and is gone with the process, however that ends.
 func (db *DB) takeLock(path string) (err error) {
-	if db.lock, err = connect(path, 1, "busy_timeout(1000)"); err != nil {
+	if db.lock, err = connect(path, 1, "busy_timeout(500)"); err != nil {
 		return err
 	}
 	_, err = db.lock.Exec("BEGIN EXCLUSIVE")
@@ -139,7 +141,7 @@ func connect(path string, connections int, pragmas ...string) (*sql.DB, error) {
 	if file[0] != '/' {
 		file = "/" + file
 	}
-	query := url.Values{"_pragma": append([]string{"busy_timeout(5000)"}, pragmas...)}
+	query := url.Values{"_pragma": pragmas}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: file, RawQuery: query.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("open the data file %s: %w", path, err)

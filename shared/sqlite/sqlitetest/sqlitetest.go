@@ -2,6 +2,7 @@
 package sqlitetest
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 // Temp opens a fresh file that is closed and removed with the test.
 func Temp(t testing.TB) *sqlite.DB {
 	t.Helper()
-	db, err := sqlite.Open(filepath.Join(t.TempDir(), "muster.db"))
+	db, err := sqlite.Open(filepath.Join(Dir(t), "muster.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,4 +22,23 @@ func Temp(t testing.TB) *sqlite.DB {
 		}
 	})
 	return db
+}
+
+// memory is the folder of Linux that is kept in memory. A flush costs nothing there; on a busy disk it can take longer
+// than all the rest of a test.
+const memory = "/dev/shm"
+
+// Dir gives a folder for data files that is removed with the test, in memory where the system has such a place.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(memory, "muster-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the folder of the test: %v", err)
+		}
+	})
+	return dir
 }
