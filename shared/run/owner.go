@@ -55,13 +55,14 @@ type Owner struct {
 	lease time.Time // the end of the lease on this process's own clock
 	yield bool
 
-	mu     sync.Mutex // the one appender, and all below
-	newest Page
-	dead   error
-	steps  map[string]*Page     // by key: the results and marks found when the run was claimed
-	cuts   map[string]int       // by key: the attempts that an earlier owner left open
-	open   map[string]bool      // by key: questions that were asked
-	lines  map[string]conversed // by name: how far a conversation is in the journal
+	mu      sync.Mutex // the one appender, and all below
+	newest  Page
+	kickoff string // the id of crew_kickoff_started
+	dead    error
+	steps   map[string]*Page     // by key: the results and marks found when the run was claimed
+	cuts    map[string]int       // by key: the attempts that an earlier owner left open
+	open    map[string]bool      // by key: questions that were asked
+	lines   map[string]conversed // by name: how far a conversation is in the journal
 }
 
 // conversed is the page where a conversation was recorded last, and what it said.

@@ -49,11 +49,11 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 	if q.Origin == "" {
 		q.Origin = "api"
 	}
-	version, ok := q.Deployment.Environments[q.Environment]
-	if !ok {
-		return Run{}, fault.New(fault.Invalid, "There is no environment %q; there are production and staging.", q.Environment)
+	version, err := q.Deployment.Environment(q.Environment)
+	if err != nil {
+		return Run{}, err
 	}
-	if missing := version.Missing(q.Inputs); len(missing) > 0 {
+	if missing := version.MissingInputs(q.Inputs); len(missing) > 0 {
 		return Run{}, fault.New(fault.Missing, "Missing inputs: %s", strings.Join(missing, ", ")).
 			With(map[string]any{"missing_inputs": missing})
 	}

@@ -2,9 +2,11 @@ package run
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"muster/shared/fault"
+	"muster/shared/record"
 )
 
 // wakeAgain is how long what was woken has until it is looked at again.
@@ -60,4 +62,36 @@ func (s *Service) moved(ctx context.Context, r Run) error {
 		return nil
 	}
 	return err
+}
+
+// ExpireLeases ends every lease, for a home that knows that no other process is left: what was running goes on with its
+// next knock. It gives how many there were.
+func (s *Service) ExpireLeases(ctx context.Context) (expired int, err error) {
+	far := s.now().Add(10 * 365 * 24 * time.Hour)
+	for shard := range record.Shards {
+		due, err := s.Store.Due(ctx, shard, far, 1_000_000)
+		if err != nil {
+			return expired, err
+		}
+		for _, rec := range due {
+			runID, isRun := strings.CutPrefix(rec.Part, "R#")
+			if !isRun || rec.Sort != "RUN" {
+				continue
+			}
+			r, err := s.Get(ctx, runID)
+			if err != nil {
+				return expired, err
+			}
+			if r.Nonce == "" || r.State.Ended() {
+				continue
+			}
+			r.Lease = s.now().UTC()
+			r.Due = r.Lease
+			if err := s.moved(ctx, r); err != nil {
+				return expired, err
+			}
+			expired++
+		}
+	}
+	return expired, nil
 }

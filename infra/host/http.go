@@ -1,0 +1,134 @@
+package host
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/google/uuid"
+
+	"muster/infra"
+)
+
+// maxRequest is the largest request body that API Gateway hands to a Lambda function, in bytes.
+const maxRequest = 6 << 20
+
+// HTTP serves the manifest's routes as an API Gateway HTTP API does, by invoking the function of each. What no route serves
+// goes to the function "api", which knows how each wire says so.
+func (h *Host) HTTP() http.Handler {
+	byName := map[string]infra.Function{}
+	for _, f := range infra.Functions {
+		byName[f.Name] = f
+	}
+	first, last := http.NewServeMux(), http.NewServeMux()
+	for _, r := range infra.Routes() {
+		mux := first
+		if strings.HasPrefix(r.Path, "/{") {
+			mux = last // net/http does not take it beside some of the others
+		}
+		mux.Handle(r.Method+" "+r.Path, h.front(byName[r.Function], r.Method+" "+r.Path))
+	}
+	other := h.front(byName["api"], "$default")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, mux := range []*http.ServeMux{first, last} {
+			if handler, pattern := mux.Handler(r); pattern != "" {
+				handler.ServeHTTP(w, r)
+				return
+			}
+		}
+		other.ServeHTTP(w, r)
+	})
+}
+
+// front invokes one function for a request.
+func (h *Host) front(f infra.Function, routeKey string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			// What API Gateway says, which never asks the function.
+			writeMessage(w, http.StatusRequestEntityTooLarge, "Request Entity Too Large")
+			return
+		}
+		if err != nil {
+			writeMessage(w, http.StatusBadRequest, "Bad Request")
+			return
+		}
+		answer, err := h.call(r.Context(), f, requestEvent(r, routeKey, body))
+		var response events.APIGatewayV2HTTPResponse
+		if err == nil {
+			err = json.Unmarshal(answer, &response)
+		}
+		if err != nil {
+			if r.Context().Err() == nil {
+				h.log().Error("an invocation failed", "function", f.Name, "error", err)
+			}
+			writeMessage(w, http.StatusInternalServerError, "Internal Server Error")
+			return
+		}
+		write(w, response)
+	})
+}
+
+func requestEvent(r *http.Request, routeKey string, body []byte) events.APIGatewayV2HTTPRequest {
+	headers := make(map[string]string, len(r.Header)+1)
+	for name, values := range r.Header {
+		if name != "Cookie" {
+			headers[strings.ToLower(name)] = strings.Join(values, ",")
+		}
+	}
+	headers["host"] = r.Host
+	ip, _, _ := net.SplitHostPort(r.RemoteAddr)
+	now := time.Now()
+	e := events.APIGatewayV2HTTPRequest{
+		Version: "2.0", RouteKey: routeKey, RawPath: r.URL.EscapedPath(), RawQueryString: r.URL.RawQuery,
+		Headers: headers, Body: string(body), Cookies: r.Header.Values("Cookie"),
+		RequestContext: events.APIGatewayV2HTTPRequestContext{
+			RouteKey: routeKey, Stage: "$default", RequestID: uuid.NewString(), DomainName: r.Host,
+			Time: now.UTC().Format("02/Jan/2006:15:04:05 -0700"), TimeEpoch: now.UnixMilli(),
+			HTTP: events.APIGatewayV2HTTPRequestContextHTTPDescription{
+				Method: r.Method, Path: r.URL.EscapedPath(), Protocol: r.Proto, SourceIP: ip, UserAgent: r.UserAgent(),
+			},
+		},
+	}
+	if !utf8.Valid(body) {
+		e.Body, e.IsBase64Encoded = base64.StdEncoding.EncodeToString(body), true
+	}
+	return e
+}
+
+func write(w http.ResponseWriter, a events.APIGatewayV2HTTPResponse) {
+	for name, value := range a.Headers {
+		w.Header().Set(name, value)
+	}
+	for name, values := range a.MultiValueHeaders {
+		for _, v := range values {
+			w.Header().Add(name, v)
+		}
+	}
+	for _, c := range a.Cookies {
+		w.Header().Add("Set-Cookie", c)
+	}
+	body := []byte(a.Body)
+	if a.IsBase64Encoded {
+		body, _ = base64.StdEncoding.DecodeString(a.Body)
+	}
+	if a.StatusCode == 0 {
+		a.StatusCode = http.StatusOK
+	}
+	w.WriteHeader(a.StatusCode)
+	w.Write(body)
+}
+
+// writeMessage answers as API Gateway answers itself.
+func writeMessage(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]string{"message": message})
+}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"muster/shared/webhook"
+)
+
+// printer prints lines from several goroutines.
+type printer struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func (p *printer) line(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.out, format+"\n", args...)
+}
+
+// demoPatience is how long the demo watches its run.
+const demoPatience = 2 * time.Minute
+
+// demo runs the first deployed crew that ships an input, and shows each event and each webhook as a receiver saw it.
+func (h *home) demo(ctx context.Context) {
+	d, inputs, ok := h.sample()
+	if !ok {
+		h.say.line("There is nothing to show: no deployed directory has an inputs.json.")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, demoPatience)
+	defer cancel()
+	seen, err := h.receive(ctx, d.WebhookSecret)
+	if err != nil {
+		h.say.line("The demo's receiver could not start: %v", err)
+		return
+	}
+	h.say.line("\nRunning %s on the input that ships with it. A receiver on %s verifies what arrives:\n", d.Name, seen.url)
+	seen.begin = time.Now()
+	started := map[string]any{
+		"inputs": inputs, "meta": map[string]string{"source": "make run"},
+		"stepWebhookUrl": seen.url + "/step", "taskWebhookUrl": seen.url + "/task", "crewWebhookUrl": seen.url + "/crew",
+		"webhooks": map[string]any{"events": []string{"*"}, "url": seen.url + "/events", "realtime": true},
+	}
+	var kickoff struct {
+		KickoffID string `json:"kickoff_id"`
+	}
+	if err := h.call(ctx, "POST", "/kickoff", d.Token, started, &kickoff); err != nil {
+		h.say.line("The demo could not start a run: %v", err)
+		return
+	}
+	select {
+	case <-seen.ended:
+	case <-ctx.Done():
+	}
+	var status struct {
+		State  string `json:"state"`
+		Result string `json:"result"`
+		Events int    `json:"events_count"`
+	}
+	if err := h.call(ctx, "GET", "/status/"+kickoff.KickoffID, d.Token, nil, &status); err != nil {
+		h.say.line("The demo's run is under way, but its status could not be read: %v", err)
+		return
+	}
+	posts, bad := seen.counts()
+	h.say.line("\nRun %s: %s after %.1f s, %d events; %d webhooks received, %d of them not verified.", kickoff.KickoffID, status.State,
+		time.Since(seen.begin).Seconds(), status.Events, posts, bad)
+	h.say.line("Its result:\n\n%s\n", indent(status.Result))
+	h.say.line("  curl -s %s/status/%s -H 'Authorization: Bearer %s'\n", h.url, kickoff.KickoffID, d.Token)
+}
+
+// sample gives the first deployed directory with an inputs.json.
+func (h *home) sample() (keptDeployment, json.RawMessage, bool) {
+	for _, dir := range h.deploy {
+		inputs, err := os.ReadFile(filepath.Join(dir, "inputs.json"))
+		if err != nil {
+			continue
+		}
+		for _, d := range h.kept.Deployments {
+			if d.Name == deploymentName(dir) {
+				return d, inputs, true
+			}
+		}
+	}
+	return keptDeployment{}, nil, false
+}
+
+// call sends a request to this home as any client would.
+func (h *home) call(ctx context.Context, method, path, token string, body, answer any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, method, h.url+path, bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	data, err = io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %d: %s", path, response.StatusCode, data)
+	}
+	return json.Unmarshal(data, answer)
+}
+
+// receiver is a webhook receiver that prints what it gets.
+type receiver struct {
+	url    string
+	secret string
+	begin  time.Time
+	say    *printer
+	ended  chan struct{}
+
+	mu         sync.Mutex
+	posts, bad int
+	crew, last bool
+}
+
+// receive starts a receiver that lives as long as ctx.
+func (h *home) receive(ctx context.Context, secret string) (*receiver, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &receiver{url: "http://" + listener.Addr().String(), secret: secret, say: h.say, ended: make(chan struct{})}
+	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
+	go server.Serve(listener)
+	context.AfterFunc(ctx, func() { server.Close() })
+	return s, nil
+}
+
+// ServeHTTP verifies and prints one webhook.
+func (s *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 8<<20))
+	if err != nil {
+		http.Error(w, "cannot read the body", http.StatusBadRequest)
+		return
+	}
+	verdict := "verified"
+	if err := webhook.Verify(s.secret, r.Header, body, time.Now()); err != nil {
+		verdict = "NOT VERIFIED: " + err.Error()
+	}
+	kind, text := describe(r.URL.Path, body)
+	s.say.line("%7.3f s  %-8s %-10s %s", time.Since(s.begin).Seconds(), kind, verdict, text)
+	s.note(kind, text, verdict == "verified")
+}
+
+// note counts, and closes ended when both the crew webhook and the last event have arrived.
+func (s *receiver) note(kind, text string, verified bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.posts++
+	if !verified {
+		s.bad++
+	}
+	before := s.crew && s.last
+	s.crew = s.crew || kind == "crew"
+	s.last = s.last || kind == "event" && (strings.Contains(text, "crew_kickoff_completed") || strings.Contains(text, "crew_kickoff_failed"))
+	if s.crew && s.last && !before {
+		close(s.ended)
+	}
+}
+
+func (s *receiver) counts() (posts, bad int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.posts, s.bad
+}
+
+// describe gives the kind of a webhook and a line about it.
+func describe(path string, body []byte) (kind, text string) {
+	var b struct {
+		Events []struct {
+			Type string         `json:"type"`
+			Data map[string]any `json:"data"`
+		} `json:"events"`
+		Thought string `json:"thought"`
+		Tool    string `json:"tool"`
+		Name    string `json:"name"`
+		Agent   string `json:"agent"`
+		Summary string `json:"summary"`
+		Result  string `json:"result"`
+	}
+	_ = json.Unmarshal(body, &b)
+	switch kind = strings.TrimPrefix(path, "/"); kind {
+	case "events":
+		var parts []string
+		for _, e := range b.Events {
+			part := e.Type
+			if role, _ := e.Data["agent_role"].(string); role != "" {
+				part += " (" + role + ")"
+			}
+			parts = append(parts, part)
+		}
+		return "event", strings.Join(parts, ", ")
+	case "step":
+		if b.Tool != "" {
+			return kind, "uses " + b.Tool
+		}
+		return kind, short(b.Thought)
+	case "task":
+		return kind, b.Name + ": " + short(b.Summary)
+	}
+	return kind, short(b.Result)
+}
+
+// short gives the beginning of a text on one line.
+func short(s string) string {
+	words := []rune(strings.Join(strings.Fields(s), " "))
+	const most = 80
+	if len(words) > most {
+		return string(words[:most]) + "…"
+	}
+	return string(words)
+}
+
+func indent(s string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n  ")
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"muster/infra"
+	"muster/infra/host"
+	"muster/shared/app"
+	"muster/shared/config"
+	"muster/shared/guard"
+	"muster/shared/id"
+	"muster/shared/invoke"
+	"muster/shared/queue"
+	"muster/shared/sqlite"
+	"muster/shared/workspace"
+)
+
+// options are the flags.
+type options struct {
+	addr, publicURL, data string
+	deploy                []string
+	demo, allowLoopback   bool
+	ready                 string
+	lease, sweep          time.Duration
+}
+
+// home is the running machine.
+type home struct {
+	options
+	url  string
+	kept kept
+	app  *app.App
+	db   *sqlite.DB
+	seal *workspace.Sealer
+	// models is what the definitions' models will be by default, for the banner.
+	models string
+	say    *printer
+}
+
+// serve runs Muster until ctx ends.
+func serve(ctx context.Context, o options) error {
+	if err := os.MkdirAll(o.data, 0o700); err != nil {
+		return err
+	}
+	db, err := sqlite.Open(filepath.Join(o.data, "muster.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	h := &home{options: o, db: db, say: &printer{out: os.Stdout}}
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+
+	queues := map[string]queue.Queue{}
+	for _, q := range infra.Queues {
+		queues[q.Name] = db.Queue(q.Name, sqlite.QueueOptions{MaxReceives: q.Receives})
+	}
+	if err := h.open(ctx, queues); err != nil {
+		return err
+	}
+
+	listener, err := net.Listen("tcp", o.addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w (another address: -addr 127.0.0.1:0)", o.addr, err)
+	}
+	h.url = o.publicURL
+	if h.url == "" {
+		h.url = "http://" + listener.Addr().String()
+	}
+	if err := h.deployAll(ctx); err != nil {
+		return err
+	}
+
+	handlers := map[string]lambda.Handler{
+		"kickoff":    invoke.HTTP(h.app.HTTP),
+		"api":        invoke.HTTP(h.app.HTTP),
+		"runner":     invoke.Batch(h.app.Runner, queues[infra.Runs]),
+		"dispatcher": invoke.Batch(h.app.Dispatcher, queues[infra.Deliveries]),
+		"sweeper":    invoke.Tick(h.app.Sweep),
+	}
+	machine := &host.Host{
+		Queues: queues, Every: o.sweep,
+		Invoke: func(ctx context.Context, function string, event []byte) ([]byte, error) {
+			return handlers[function].Invoke(ctx, event)
+		},
+	}
+	server := &http.Server{Handler: machine.HTTP(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	worked := make(chan struct{})
+	working, stopWork := context.WithCancel(ctx)
+	defer stopWork()
+	go func() { defer close(worked); machine.Run(working) }()
+
+	if err := h.writeReady(); err != nil {
+		return err
+	}
+	h.banner()
+	if o.demo {
+		h.demo(ctx)
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	h.say.line("Stopping. Runs that are under way go on at the next start.")
+	stopWork()
+	grace, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	_ = server.Shutdown(grace)
+	select {
+	case <-worked:
+	case <-grace.Done(): // what is cut here is taken up from the journal
+	}
+	return ctx.Err()
+}
+
+// open reads or makes what is kept beside the database, and joins the app.
+func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
+	key, err := sealingKey(h.data)
+	if err != nil {
+		return err
+	}
+	if h.seal, err = workspace.NewSealer(map[string][]byte{"local": key}, "local"); err != nil {
+		return err
+	}
+	models := config.Models()
+	h.models = models.Default
+	h.app = app.New(app.Backends{
+		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models,
+		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease,
+	})
+
+	var found bool
+	if h.kept, found, err = readKept(h.data); err != nil {
+		return err
+	}
+	if !found {
+		ws := id.New()
+		h.kept.WorkspaceID = id.Show("ws", ws)
+		var errs [2]error
+		h.kept.WorkspaceToken, errs[0] = h.app.Tokens.Mint(ctx, workspace.Caller{Kind: workspace.Workspace, WorkspaceID: ws})
+		h.kept.InternalToken, errs[1] = h.app.Tokens.Mint(ctx, workspace.Caller{Kind: workspace.Internal, WorkspaceID: ws})
+		if err := errors.Join(errs[:]...); err != nil {
+			return err
+		}
+		if err := h.kept.write(h.data); err != nil {
+			return err
+		}
+	}
+
+	// The file is locked, so whoever held a lease or a message is gone.
+	if err := h.db.Wake(ctx); err != nil {
+		return err
+	}
+	_, err = h.app.Runs.ExpireLeases(ctx)
+	return err
+}
+
+// ready is what -ready writes.
+type ready struct {
+	URL            string           `json:"url"`
+	WorkspaceToken string           `json:"workspace_token"`
+	InternalToken  string           `json:"internal_token"`
+	WorkspaceID    string           `json:"workspace_id"`
+	Deployments    []keptDeployment `json:"deployments"`
+}
+
+func (h *home) writeReady() error {
+	if h.options.ready == "" {
+		return nil
+	}
+	r := ready{h.url, h.kept.WorkspaceToken, h.kept.InternalToken, h.kept.WorkspaceID, h.kept.Deployments}
+	if r.Deployments == nil {
+		r.Deployments = []keptDeployment{}
+	}
+	return writeJSON(h.options.ready, r)
+}
