@@ -136,6 +136,7 @@ func NewAgentLogsStarted(who Identity, f AgentLogsStarted) Draft { return draft(
 // AgentLogsExecution is told when an agent has finished a thought: after each action in the text loop, else only at
 // its final answer.
 type AgentLogsExecution struct {
+	// FormattedAnswer is {thought, tool, tool_input, text, result} for an action, {thought, output, text} for the end.
 	FormattedAnswer Answer `json:"formatted_answer"`
 	// Verbose is the agent's setting.
 	Verbose bool `json:"verbose"`

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 )
 
@@ -31,13 +30,16 @@ type Kind struct {
 // Field describes a field of an event. It is always present.
 type Field struct {
 	Name string `json:"name"`
-	// Type is string, integer, number, boolean, time, array, object or any.
+	// Type is string, integer, number, boolean, array, object, any, or time: a string in TimeFormat.
 	Type     string `json:"type"`
 	Nullable bool   `json:"nullable"`
 	Doc      string `json:"doc,omitempty"`
+	// Fields are those of the object, or of each object of the array, where it always has the same.
+	Fields []Field `json:"fields,omitempty"`
 }
 
-// fields is a struct of the catalogue: the own fields of one type of event.
+// fields is a struct of the catalogue: the own fields of one type of event. A new type is a struct with its constructor in
+// the file of its family, and its line in the family; go test ./events -update makes the rest.
 type fields interface{ kind() Kind }
 
 type family struct {
@@ -58,7 +60,9 @@ func All() []Kind {
 			k, t := s.kind(), reflect.TypeOf(s)
 			k.Family, k.Doc, k.Fields = f.name, docs[t.Name()], describe(t)
 			if k.prompt {
-				k.Fields = append(k.Fields, Field{"messages", "array", true, "messages are the conversation sent to the model."})
+				k.Fields = append(k.Fields, Field{
+					Name: "messages", Type: "array", Nullable: true, Doc: "messages are the conversation sent to the model.",
+				})
 			}
 			all = append(all, k)
 		}
@@ -108,42 +112,46 @@ func describe(t reflect.Type) []Field {
 			list = append(list, describe(f.Type)...)
 			continue
 		}
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		typ, nullable := jsonType(f.Type)
-		list = append(list, Field{name, typ, nullable, docs[t.Name()+"."+f.Name]})
+		d := Field{
+			Name:     f.Tag.Get("json"),
+			Type:     jsonType(f.Type),
+			Nullable: string(encode(reflect.Zero(f.Type).Interface())) == "null",
+			Doc:      docs[t.Name()+"."+f.Name],
+		}
+		inner := f.Type
+		if inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct && jsonType(inner) == "object" {
+			d.Fields = describe(inner)
+		}
+		list = append(list, d)
 	}
 	return list
 }
 
-func jsonType(t reflect.Type) (name string, nullable bool) {
+func jsonType(t reflect.Type) string {
 	switch t {
-	case reflect.TypeFor[Text]():
-		return "string", true
 	case reflect.TypeFor[Time]():
-		return "time", false
-	case reflect.TypeFor[Object]():
-		return "object", false
+		return "time"
 	case reflect.TypeFor[json.RawMessage]():
-		return "any", true
+		return "any"
 	}
 	switch t.Kind() {
 	case reflect.String:
-		return "string", false
+		return "string"
 	case reflect.Bool:
-		return "boolean", false
+		return "boolean"
 	case reflect.Float64:
-		return "number", false
+		return "number"
 	case reflect.Int, reflect.Int64:
-		return "integer", false
-	case reflect.Struct:
-		return "object", false
-	case reflect.Map:
-		return "object", true
-	case reflect.Pointer:
-		name, _ = jsonType(t.Elem())
-		return name, true
+		return "integer"
+	case reflect.Struct, reflect.Map:
+		return "object"
 	case reflect.Slice:
-		return "array", !strings.HasPrefix(t.Name(), "List[")
+		return "array"
+	case reflect.Pointer:
+		return jsonType(t.Elem())
 	}
-	return "any", true
+	return "any"
 }

@@ -47,6 +47,12 @@ func NewCustom(typ string, data json.RawMessage, who Identity) (Draft, error) {
 	return Draft{Type: typ, Who: who, Data: encode(Object(object))}, nil
 }
 
+// reservedPrefixes cover every type of the catalogue, and run_ is for events of Muster's own.
+var reservedPrefixes = []string{
+	"run_", "crew_", "task_", "agent_", "lite_agent_", "llm_", "tool_", "memory_", "knowledge_", "plan_step_", "flow_",
+	"method_execution_", "human_feedback_", "mcp_", "skill_", "checkpoint_",
+}
+
 var customType = regexp.MustCompile(`^[a-z][a-z0-9_.:-]{0,63}$`)
 
 // checkCustomType keeps the names of system events free, those to come included.
@@ -54,24 +60,12 @@ func checkCustomType(typ string) error {
 	if !customType.MatchString(typ) {
 		return fmt.Errorf("the type %.80q of a custom event must be 1 to 64 characters: a small letter, then small letters, digits and _ . : -", typ)
 	}
-	if familyOf()[typ] != "" {
-		return fmt.Errorf("%q is an event of the system; a custom event needs a type of its own", typ)
-	}
-	for _, prefix := range reservedPrefixes() {
+	for _, prefix := range reservedPrefixes {
 		if strings.HasPrefix(typ, prefix) {
 			return fmt.Errorf("types that begin with %q are kept for events of the system; put a word of your own first, such as \"my.%s\"", prefix, typ)
 		}
 	}
 	return nil
-}
-
-// reservedPrefixes are the families of the catalogue, and run_ for events of Muster's own.
-func reservedPrefixes() []string {
-	prefixes := []string{"run_"}
-	for _, f := range families {
-		prefixes = append(prefixes, f.name+"_")
-	}
-	return prefixes
 }
 
 func depth(v any) int {

@@ -116,7 +116,11 @@ const (
 )
 
 func publishExample(d Draft) Published {
-	e := d.Event("2b9d6c1e-4a3f-5e8d-b7c6-1a2b3c4d5e01", "2b9d6c1e-4a3f-5e8d-b7c6-1a2b3c4d5e02", "2b9d6c1e-4a3f-5e8d-b7c6-1a2b3c4d5e03")
+	started := ""
+	if slices.ContainsFunc(All(), func(k Kind) bool { return k.Type == d.Type && k.Closes != "" }) {
+		started = "2b9d6c1e-4a3f-5e8d-b7c6-1a2b3c4d5e03"
+	}
+	e := d.Event("2b9d6c1e-4a3f-5e8d-b7c6-1a2b3c4d5e01", "2b9d6c1e-4a3f-5e8d-b7c6-1a2b3c4d5e02", started)
 	e.N, e.At, e.Previous = 7, time.Date(2025, 2, 16, 10, 58, 44, 965e6, time.UTC), "2b9d6c1e-4a3f-5e8d-b7c6-1a2b3c4d5e04"
 	return e.Publish("97eba64f-958c-40a0-b61c-625fe635a3c0", []json.RawMessage{
 		json.RawMessage(`{"role":"system","content":"You are Support Analyst."}`),
@@ -134,7 +138,7 @@ func golden(t *testing.T, p Published) []byte {
 	return b.Bytes()
 }
 
-// fill sets every field of an example; samples has the values, by JSON name.
+// fill sets every field of an example; samples has the values, by JSON name and where need be by struct.
 func fill(t *testing.T, v reflect.Value, name string) {
 	t.Helper()
 	sample, found := samples[name]
@@ -143,7 +147,11 @@ func fill(t *testing.T, v reflect.Value, name string) {
 		v.Set(reflect.ValueOf(Time{time.Date(2025, 2, 16, 10, 58, 44, 120e6, time.UTC)}))
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
-			fill(t, v.Field(i), v.Type().Field(i).Tag.Get("json"))
+			name := v.Type().Field(i).Tag.Get("json")
+			if own := v.Type().Name() + "." + name; samples[own] != nil {
+				name = own
+			}
+			fill(t, v.Field(i), name)
 		}
 	case v.Kind() == reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
@@ -164,6 +172,10 @@ func fill(t *testing.T, v reflect.Value, name string) {
 type object = map[string]any
 
 var samples = map[string]any{
+	"AgentInfo.id":           agentID,
+	"Function.description":   "Searches the files of the deployment.",
+	"TaskOutput.name":        "classify",
+	"ToolFailure.message":    "The search is busy.",
 	"agent":                  "Support Analyst",
 	"agent_backstory":        "You have answered tickets for ten years.",
 	"agent_goal":             "Sort tickets so that none waits",

@@ -25,9 +25,9 @@ is told until the scope is closed; the closing event names it in started_event_i
 ## Custom events
 
 A tool, a model or a caller may tell events of its own. The type is 1 to 64 characters: a small letter, then small letters,
-digits and _ . : -. It is none of the types below and does not begin with %s. The data is a JSON object of at most
-%d KB, nested at most %d levels deep, without the names of the base fields.
-`, strings.Join(reservedPrefixes(), " "), MaxCustomData>>10, maxCustomDepth)
+digits and _ . : -. The data is a JSON object of at most %d KB, nested at most %d levels deep, without the names of the base
+fields. Types that begin so are kept for events of the system: %s.
+`, MaxCustomData>>10, maxCustomDepth, strings.Join(reservedPrefixes, " "))
 	heading := ""
 	for _, k := range All() {
 		if k.Family != heading {
@@ -55,11 +55,20 @@ digits and _ . : -. It is none of the types below and does not begin with %s. Th
 
 func writeFields(b *strings.Builder, list []Field) {
 	b.WriteString("| field | type | |\n|---|---|---|\n")
+	writeRows(b, "", list)
+}
+
+func writeRows(b *strings.Builder, prefix string, list []Field) {
 	for _, f := range list {
 		typ := f.Type
 		if f.Nullable && typ != "any" {
 			typ += " or null"
 		}
-		fmt.Fprintf(b, "| %s | %s | %s |\n", f.Name, typ, f.Doc)
+		fmt.Fprintf(b, "| %s%s | %s | %s |\n", prefix, f.Name, typ, f.Doc)
+		inner := prefix + f.Name + "."
+		if f.Type == "array" {
+			inner = prefix + f.Name + "[]."
+		}
+		writeRows(b, inner, f.Fields)
 	}
 }

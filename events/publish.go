@@ -11,7 +11,7 @@ import (
 // event may.
 type base struct {
 	// Timestamp is when the event was recorded: UTC, with milliseconds; it strictly increases within a run.
-	Timestamp string `json:"timestamp"`
+	Timestamp Time   `json:"timestamp"`
 	Type      string `json:"type"`
 	// SourceFingerprint is the id of the task or agent that the event comes from.
 	SourceFingerprint Text `json:"source_fingerprint"`
@@ -54,7 +54,7 @@ func (d Draft) Event(id, parent, started string) Event {
 // event asks for it.
 func (e Event) Publish(executionID string, messages []json.RawMessage) Published {
 	b := base{
-		Timestamp: stamp(e.At), Type: e.Type,
+		Timestamp: Time{e.At}, Type: e.Type,
 		TaskID: Text(e.TaskID), TaskName: Text(e.TaskName), AgentID: Text(e.AgentID), AgentRole: Text(e.AgentRole),
 		EventID: e.ID, ParentEventID: Text(e.Parent), PreviousEventID: Text(e.Previous), StartedEventID: Text(e.Started),
 		EmissionSequence: e.N,
@@ -69,11 +69,11 @@ func (e Event) Publish(executionID string, messages []json.RawMessage) Published
 	if own := e.own(messages); len(own) > 0 {
 		data = append(append(data[:len(data)-1], ','), encode(own)[1:]...)
 	}
-	return Published{ID: e.ID, ExecutionID: executionID, Timestamp: b.Timestamp, Type: e.Type, Data: data}
+	return Published{ID: e.ID, ExecutionID: executionID, Timestamp: stamp(e.At), Type: e.Type, Data: data}
 }
 
-// own gives the own fields. A journal of another release may hold a field that has become a base field since; the base
-// field is shown then.
+// own gives the own fields: none when Data is no object. A journal of another release may hold a field that has become a
+// base field since; the base field is shown then.
 func (e Event) own(messages []json.RawMessage) map[string]json.RawMessage {
 	var own map[string]json.RawMessage
 	if err := json.Unmarshal(e.Data, &own); err != nil || own == nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -126,5 +125,5 @@ func decodeObject(t *testing.T, data json.RawMessage) map[string]any {
 	if err := json.Unmarshal(data, &o); err != nil {
 		t.Fatalf("%s: %v", data, err)
 	}
-	return maps.Clone(o)
+	return o
 }
