@@ -1,0 +1,135 @@
+// Package infra says, as plain data, what Muster runs on: its functions, queues, table and clock, in the order a run meets
+// them. Both homes are built from it: infra/cdk turns it into CloudFormation, infra/local into one process. What is not
+// written here runs in neither.
+package infra
+
+import "time"
+
+// The names of the queues.
+const (
+	Runs       = "runs"
+	Deliveries = "deliveries"
+)
+
+// Function is one Lambda function: the folder functions/<Name> and what it needs.
+type Function struct {
+	Name string
+	// Does is its description.
+	Does     string
+	MemoryMB int
+	Timeout  time.Duration
+
+	// One of three things invokes it: routes that name it (Routes), the messages of the queue Eats, or the clock, Every so
+	// often.
+	Eats  *Batch
+	Every time.Duration
+
+	May May
+}
+
+// Batch says how messages of a queue come to a function.
+type Batch struct {
+	// Queue is the queue's name.
+	Queue string
+	// Size is the largest number of messages in one invocation.
+	Size int
+	// Concurrency is the largest number of invocations at a time.
+	Concurrency int
+}
+
+// May is what a function is allowed to do, beside logging, and receiving, hiding, deleting and burying messages of the
+// queue it eats.
+type May struct {
+	// Keep allows to read and write the records of the table.
+	Keep bool
+	// Send names the queues it may send to.
+	Send []string
+	// Unseal allows to read the sealing key.
+	Unseal bool
+	// Think allows to read the API keys of models, Call to call the functions of `lambda` tools.
+	Think, Call bool
+}
+
+// Queue is one queue; each has a dead-letter queue.
+type Queue struct {
+	Name string
+	// Visibility is how long a received message is hidden at first. AWS wants at least the timeout of the function that
+	// eats it; a handler that is to be missed earlier shortens it by Hide.
+	Visibility time.Duration
+	// Receives is how often a message may be received before it goes to the dead-letter queue. A message that is handed back
+	// on purpose (a run that goes on in another invocation, a delivery that waits for its retry) counts too.
+	Receives int
+	// Retention is how long messages are kept, DeadRetention how long those in the dead-letter queue.
+	Retention, DeadRetention time.Duration
+}
+
+const day = 24 * time.Hour
+
+// Functions holds the functions in the order a run meets them.
+var Functions = []Function{
+	{
+		Name:     "kickoff",
+		Does:     "Starts runs.",
+		MemoryMB: 256, Timeout: 15 * time.Second,
+		May: May{Keep: true, Send: []string{Runs}, Unseal: true},
+	},
+	{
+		Name:     "runner",
+		Does:     "Executes crews, many runs at a time; most of its time it waits for models.",
+		MemoryMB: 512, Timeout: 15 * time.Minute,
+		Eats: &Batch{Queue: Runs, Size: 10, Concurrency: 50},
+		May:  May{Keep: true, Send: []string{Deliveries}, Unseal: true, Think: true, Call: true},
+	},
+	{
+		Name:     "dispatcher",
+		Does:     "Tells receivers what happened: one signed POST per delivery.",
+		MemoryMB: 256, Timeout: 2 * time.Minute,
+		Eats: &Batch{Queue: Deliveries, Size: 10, Concurrency: 50},
+		May:  May{Keep: true, Send: []string{Deliveries}, Unseal: true},
+	},
+	{
+		Name:     "sweeper",
+		Does:     "Finds what is due and knocks again.",
+		MemoryMB: 128, Timeout: 50 * time.Second,
+		Every: time.Minute,
+		May:   May{Keep: true, Send: []string{Runs, Deliveries}},
+	},
+	{
+		Name:     "api",
+		Does:     "Answers everything else that is asked over HTTP.",
+		MemoryMB: 256, Timeout: 29 * time.Second,
+		May: May{Keep: true, Send: []string{Runs, Deliveries}, Unseal: true},
+	},
+}
+
+// Queues holds the queues in the order a run meets them.
+var Queues = []Queue{
+	{
+		Name:       Runs,
+		Visibility: 15 * time.Minute,
+		Receives:   1000, // what is wrong with a run ends the run, after five take-overs; its message only knocks
+		Retention:  4 * day, DeadRetention: 14 * day,
+	},
+	{
+		Name:       Deliveries,
+		Visibility: 12 * time.Minute,
+		Receives:   20,
+		Retention:  4 * day, DeadRetention: 14 * day,
+	},
+}
+
+// Table is the one table.
+var Table = struct {
+	// Part and Sort are the attributes of the key, Expires the one that lets DynamoDB delete an item.
+	Part, Sort, Expires string
+	Indexes             []Index
+}{
+	Part: "pk", Sort: "sk", Expires: "expires",
+	Indexes: []Index{
+		{Name: "gsi1", Part: "gsi1pk", Sort: "gsi1sk"},
+		{Name: "gsi2", Part: "gsi2pk", Sort: "gsi2sk"},
+	},
+}
+
+// Index is a sparse index of the table. It shows the keys and nothing else.
+type Index struct{ Name, Part, Sort string }
