@@ -74,12 +74,14 @@ type Version struct {
 	Number       int       `json:"number"`
 	CreatedAt    time.Time `json:"created_at"`
 	// Name is the crew's name in its definition.
-	Name     string    `json:"name"`
-	Inputs   []string  `json:"inputs,omitempty"`
-	Required []string  `json:"required,omitempty"`
-	Agents   []Member  `json:"agents"`
-	Warnings []Warning `json:"warnings,omitempty"`
-	Digest   string    `json:"digest"`
+	Name     string   `json:"name"`
+	Inputs   []string `json:"inputs,omitempty"`
+	Required []string `json:"required,omitempty"`
+	Agents   []Member `json:"agents"`
+	// Digest is that of the version's files.
+	Digest string `json:"digest"`
+	// Writer marks the call that made the version.
+	Writer string `json:"writer"`
 }
 
 // Member is an agent as a version lists it. Its ID is the same in every version that has an agent of this key.

@@ -9,9 +9,9 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// CompileSchema makes a JSON Schema of a definition ready to validate values with. What a schema refers to has to be in
+// compileSchema checks a JSON Schema of a definition. What a schema refers to has to be in
 // the schema itself: nothing is loaded from anywhere.
-func CompileSchema(raw json.RawMessage) (*jsonschema.Schema, error) {
+func compileSchema(raw json.RawMessage) (*jsonschema.Schema, error) {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
 	if err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
@@ -53,7 +53,7 @@ func (f *fields) schema(name string) (raw json.RawMessage, given bool) {
 	}
 	raw, err := json.Marshal(o)
 	if err == nil {
-		_, err = CompileSchema(raw)
+		_, err = compileSchema(raw)
 	}
 	if err != nil {
 		f.fail(f.at(name), "is not a valid JSON Schema: %s", oneLine(err.Error()))

@@ -34,60 +34,60 @@ const maxName = 100
 
 // Create makes a deployment whose first version is in both environments. Without a name it has the crew's. seal, when set,
 // makes the sealed webhook secret for the deployment's id.
-func (s *Store) Create(ctx context.Context, workspaceID, name string, files map[string][]byte, seal func(deploymentID string) (string, error)) (Deployment, Version, error) {
+func (s *Store) Create(ctx context.Context, workspaceID, name string, files map[string][]byte, seal func(deploymentID string) (string, error)) (Deployment, Version, []Warning, error) {
 	def, warnings, err := s.parse(files)
 	if err != nil {
-		return Deployment{}, Version{}, err
+		return Deployment{}, Version{}, warnings, err
 	}
 	if name = strings.TrimSpace(name); name == "" {
 		name = def.Name
 	}
 	if utf8.RuneCountInString(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-		return Deployment{}, Version{}, fault.New(fault.Invalid, "The name of a deployment has at most %d characters, all of them readable.", maxName)
+		return Deployment{}, Version{}, warnings, fault.New(fault.Invalid, "The name of a deployment has at most %d characters, all of them readable.", maxName)
 	}
 	d := Deployment{ID: id.New(), WorkspaceID: workspaceID, Name: name, CreatedAt: s.now()}
 	if seal != nil {
 		if d.WebhookSecret, err = seal(d.ID); err != nil {
-			return Deployment{}, Version{}, fmt.Errorf("seal the webhook secret of deployment %s: %w", d.ID, err)
+			return Deployment{}, Version{}, warnings, fmt.Errorf("seal the webhook secret of deployment %s: %w", d.ID, err)
 		}
 	}
-	v, _, err := s.putVersion(ctx, s.version(d, def, warnings, files), def, files)
+	v, _, err := s.putVersion(ctx, s.version(d, def, files), def, files)
 	if err != nil {
-		return Deployment{}, Version{}, err
+		return Deployment{}, Version{}, warnings, err
 	}
 	d.Versions, d.Digest = v.Number, v.Digest
 	d.Environments = map[string]Pointer{Production: v.pointer(), Staging: v.pointer()}
 	if d, err = s.put(ctx, d); err != nil {
-		return Deployment{}, Version{}, fmt.Errorf("create deployment %s: %w", d.ID, err)
+		return Deployment{}, Version{}, warnings, fmt.Errorf("create deployment %s: %w", d.ID, err)
 	}
-	return d, v, nil
+	return d, v, warnings, nil
 }
 
-// AddVersion makes the next version. No environment moves to it before Promote.
-func (s *Store) AddVersion(ctx context.Context, deploymentID string, files map[string][]byte) (Version, error) {
+// AddVersion makes the next version, also of unchanged files: who wants none compares Digest first. No environment moves to it before Promote.
+func (s *Store) AddVersion(ctx context.Context, deploymentID string, files map[string][]byte) (Version, []Warning, error) {
 	def, warnings, err := s.parse(files)
 	if err != nil {
-		return Version{}, err
+		return Version{}, warnings, err
 	}
 	for range tries {
 		d, err := s.Deployment(ctx, deploymentID)
 		if err != nil {
-			return Version{}, err
+			return Version{}, warnings, err
 		}
-		v, mine, err := s.putVersion(ctx, s.version(d, def, warnings, files), def, files)
+		v, mine, err := s.putVersion(ctx, s.version(d, def, files), def, files)
 		if err != nil {
-			return Version{}, err
+			return Version{}, warnings, err
 		}
 		// When somebody else has this number, the deployment is told so for them: they may be dead.
 		d.Versions, d.Digest = v.Number, v.Digest
 		if _, err = s.put(ctx, d); err != nil && !fault.Is(err, fault.Conflict) {
-			return Version{}, fmt.Errorf("add version %d to deployment %s: %w", v.Number, d.ID, err)
+			return Version{}, warnings, fmt.Errorf("add version %d to deployment %s: %w", v.Number, d.ID, err)
 		}
 		if mine {
-			return v, s.counted(ctx, v, err)
+			return v, warnings, s.counted(ctx, v, err)
 		}
 	}
-	return Version{}, busy()
+	return Version{}, warnings, busy()
 }
 
 // counted makes sure that a deployment knows of a version whose number is ours, when the write that should have told it
@@ -254,7 +254,7 @@ func (s *Store) parse(files map[string][]byte) (Definition, []Warning, error) {
 }
 
 // version drafts the next version of a deployment.
-func (s *Store) version(d Deployment, def Definition, warnings []Warning, files map[string][]byte) Version {
+func (s *Store) version(d Deployment, def Definition, files map[string][]byte) Version {
 	v := Version{
 		DeploymentID: d.ID,
 		Number:       d.Versions + 1,
@@ -262,7 +262,6 @@ func (s *Store) version(d Deployment, def Definition, warnings []Warning, files 
 		Name:         def.Name,
 		Inputs:       def.InputNames(),
 		Required:     MissingInputs(def, nil),
-		Warnings:     warnings,
 		Digest:       Digest(files),
 	}
 	v.ID = VersionID(d.ID, v.Number)
@@ -289,6 +288,8 @@ func (s *Store) putVersion(ctx context.Context, v Version, def Definition, files
 			return v, false, fmt.Errorf("write %s of version %s: %w", prefix, v.ID, err)
 		}
 	}
+	// The writer's mark tells our own write, whose answer was lost, from somebody else's.
+	v.Writer = id.New()
 	body, err := json.Marshal(v)
 	if err != nil {
 		return v, false, fmt.Errorf("encode version %s: %w", v.ID, err)
@@ -296,7 +297,7 @@ func (s *Store) putVersion(ctx context.Context, v Version, def Definition, files
 	_, err = record.PutBlob(ctx, s.Records, record.Record{Key: versionKey(v.ID, "VERSION"), Body: body})
 	if fault.Is(err, fault.Conflict) {
 		there, err = s.Version(ctx, v.ID)
-		return there, false, err
+		return there, there.Writer == v.Writer, err
 	}
 	if err != nil {
 		return v, false, fmt.Errorf("write version %s: %w", v.ID, err)
