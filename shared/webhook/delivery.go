@@ -1,0 +1,183 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"muster/shared/fault"
+	"muster/shared/id"
+	"muster/shared/record"
+)
+
+// Status is where a delivery stands.
+type Status string
+
+// The statuses; the package comment has the moves.
+const (
+	Pending   Status = "pending"
+	Failed    Status = "failed"
+	Succeeded Status = "succeeded"
+	Exhausted Status = "exhausted"
+	Canceled  Status = "canceled"
+)
+
+// Delivery is the record of one POST body and its attempts.
+type Delivery struct {
+	// ID is a UUID derived from run, page, target and part; receivers see it as Shown.
+	ID     string `json:"id"`
+	RunID  string `json:"run"`
+	Seq    int    `json:"seq"`
+	Target string `json:"target"`
+	Part   string `json:"part"`
+	// Parts is how many bodies the page makes for the target, halves not counted.
+	Parts int `json:"parts"`
+	// Event is what X-Crewship-Event says.
+	Event  string `json:"event"`
+	Status Status `json:"status"`
+	// Halved says that the body was cut in two: this delivery is canceled, and its halves are two others.
+	Halved   bool      `json:"halved,omitempty"`
+	Attempts []Attempt `json:"attempts,omitempty"`
+	// NextAttempt is set while the status is failed.
+	NextAttempt time.Time `json:"next_attempt,omitzero"`
+	// ClaimedUntil is set while a retry is under way: nobody else tries before.
+	ClaimedUntil time.Time `json:"claimed_until,omitzero"`
+	CreatedAt    time.Time `json:"created_at"`
+
+	// Due is when the sweeper looks at the delivery; zero once it is over.
+	Due time.Time `json:"-"`
+
+	rev int64
+}
+
+// Attempt is one POST and what came of it.
+type Attempt struct {
+	At        time.Time `json:"at"`
+	LatencyMS int64     `json:"latency_ms"`
+	// Code is the HTTP status, 0 when there was none.
+	Code int `json:"code,omitempty"`
+	// Class and Error say what went wrong, for programs and for people; both are "" for a success.
+	Class string `json:"class,omitempty"`
+	Error string `json:"error,omitempty"`
+	// Response is the beginning of the response body, without our secrets; only the newest attempt has one.
+	Response  string `json:"response,omitempty"`
+	Truncated bool   `json:"truncated,omitempty"`
+}
+
+// keep is how long the record of a delivery is kept.
+const keep = 30 * 24 * time.Hour
+
+// New makes the delivery of one part, not tried yet and not stored.
+func New(runID string, seq int, target, part, event string, now time.Time) Delivery {
+	return Delivery{
+		ID:    id.Derive(runID, fmt.Sprintf("delivery/%d/%s/%s", seq, target, part)),
+		RunID: runID, Seq: seq, Target: target, Part: part, Event: event, Status: Pending, CreatedAt: now.UTC(),
+	}
+}
+
+// Shown is the id as receivers see it; it holds no dot.
+func (d Delivery) Shown() string { return id.Show("del", d.ID) }
+
+// Over says that nothing more will be done unless somebody asks for it.
+func (d Delivery) Over() bool { return d.Status != Pending && d.Status != Failed }
+
+// Add adds an attempt. The response of the one before is dropped, which bounds the record.
+func (d *Delivery) Add(a Attempt) {
+	if n := len(d.Attempts); n > 0 {
+		d.Attempts[n-1].Response = ""
+	}
+	d.Attempts = append(d.Attempts, a)
+}
+
+// Deliveries keeps the records.
+type Deliveries struct{ Store record.Store }
+
+func partition(runID string) string { return "R#" + runID }
+
+func pagePrefix(seq int) string { return fmt.Sprintf("D#%06d#", seq) }
+
+func deliveryKey(runID string, seq int, target, part string) record.Key {
+	return record.Key{Part: partition(runID), Sort: pagePrefix(seq) + target + "#" + part}
+}
+
+// Get reads the delivery of one part; fault.NotFound when it was never tried.
+func (s Deliveries) Get(ctx context.Context, runID string, seq int, target, part string) (Delivery, error) {
+	return s.At(ctx, deliveryKey(runID, seq, target, part))
+}
+
+// At reads the delivery under a key that an index gave.
+func (s Deliveries) At(ctx context.Context, k record.Key) (Delivery, error) {
+	r, err := s.Store.Get(ctx, k)
+	if err != nil {
+		return Delivery{}, fmt.Errorf("read delivery %s of %s: %w", k.Sort, k.Part, err)
+	}
+	return decode(r)
+}
+
+// OfPage reads all deliveries of a page, those of one target unless target is "".
+func (s Deliveries) OfPage(ctx context.Context, runID string, seq int, target string) ([]Delivery, error) {
+	prefix := pagePrefix(seq)
+	if target != "" {
+		prefix += target + "#"
+	}
+	records, err := s.Store.Scan(ctx, record.Prefix(partition(runID), prefix))
+	if err != nil {
+		return nil, fmt.Errorf("read the deliveries of page %d of run %s: %w", seq, runID, err)
+	}
+	all := make([]Delivery, len(records))
+	for i, r := range records {
+		if all[i], err = decode(r); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// Put writes the delivery on condition that nobody has since it was read. A lost race is fault.Conflict; Current gives
+// what is there.
+func (s Deliveries) Put(ctx context.Context, d *Delivery) error {
+	body, err := json.Marshal(d)
+	if err != nil {
+		return fmt.Errorf("write delivery %s: %w", d.ID, err)
+	}
+	rev, err := s.Store.Put(ctx, record.Record{
+		Key: deliveryKey(d.RunID, d.Seq, d.Target, d.Part), Rev: d.rev, Body: body, Due: d.Due, Expires: d.CreatedAt.Add(keep),
+	})
+	if err != nil {
+		return fmt.Errorf("write delivery %s: %w", d.ID, err)
+	}
+	d.rev = rev
+	return nil
+}
+
+// Current gives the delivery that made a Put fail.
+func Current(err error) (d Delivery, ok bool) {
+	r, ok := record.Current(err)
+	if !ok {
+		return Delivery{}, false
+	}
+	d, err = decode(r)
+	return d, err == nil
+}
+
+func decode(r record.Record) (Delivery, error) {
+	var d Delivery
+	if err := json.Unmarshal(r.Body, &d); err != nil {
+		return Delivery{}, fmt.Errorf("decode delivery %s of %s: %w", r.Sort, r.Part, err)
+	}
+	d.Due, d.rev = r.Due, r.Rev
+	return d, nil
+}
+
+// SplitPart reads the name of a part: the number of the body, and which half of it was taken, and of that, and so on.
+func SplitPart(part string) (index int, halves string, err error) {
+	digits := strings.TrimRight(part, "ab")
+	index, err = strconv.Atoi(digits)
+	if err != nil || index < 0 || strconv.Itoa(index) != digits {
+		return 0, "", fault.New(fault.Invalid, "There is no part %q of a delivery.", part)
+	}
+	return index, part[len(digits):], nil
+}

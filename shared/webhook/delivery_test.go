@@ -1,0 +1,114 @@
+package webhook_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"muster/shared/fault"
+	"muster/shared/id"
+	"muster/shared/record"
+	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/webhook"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func TestADeliverysIDIsAFunctionOfItsPlace(t *testing.T) {
+	runID := id.New()
+	first := webhook.New(runID, 7, "t1", "0", "amp.step", now)
+	again := webhook.New(runID, 7, "t1", "0", "amp.step", now.Add(time.Hour))
+	if first.ID != again.ID || strings.Contains(first.Shown(), ".") || !strings.HasPrefix(first.Shown(), "del_") {
+		t.Errorf("ids %s and %s, shown as %s", first.ID, again.ID, first.Shown())
+	}
+	seen := map[string]bool{first.ID: true}
+	for _, other := range []webhook.Delivery{
+		webhook.New(runID, 7, "t1", "0a", "amp.step", now), webhook.New(runID, 7, "t1", "1", "amp.step", now),
+		webhook.New(runID, 7, "t2", "0", "amp.step", now), webhook.New(runID, 8, "t1", "0", "amp.step", now),
+		webhook.New(id.New(), 7, "t1", "0", "amp.step", now),
+	} {
+		if seen[other.ID] {
+			t.Errorf("%+v has the id of another delivery", other)
+		}
+		seen[other.ID] = true
+	}
+}
+
+func TestDeliveriesAreKept(t *testing.T) {
+	ctx, db := t.Context(), sqlitetest.Temp(t).Records()
+	s := webhook.Deliveries{Store: db}
+	runID := id.New()
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	d := webhook.New(runID, 7, "t1", "0", "amp.step", now)
+	if _, err := s.Get(ctx, runID, 7, "t1", "0"); !fault.Is(err, fault.NotFound) {
+		t.Fatalf("a delivery that was never tried: %v", err)
+	}
+	d.Add(webhook.Attempt{At: now, LatencyMS: 12, Code: 500, Class: "status", Error: "The receiver answered 500.", Response: "oops"})
+	d.Status, d.NextAttempt, d.Due = webhook.Failed, now.Add(time.Hour), now.Add(time.Hour)
+	if err := s.Put(ctx, &d); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Get(ctx, runID, 7, "t1", "0")
+	if diff := cmp.Diff(d, got, cmpopts.IgnoreUnexported(webhook.Delivery{})); diff != "" || err != nil {
+		t.Fatalf("%v\n%s", err, diff)
+	}
+
+	due, err := db.Due(ctx, record.Shard("R#"+runID), now.Add(time.Hour), 10)
+	if len(due) != 1 || err != nil {
+		t.Fatalf("due: %v, %v", due, err)
+	}
+	if got, err = s.At(ctx, due[0].Key); got.ID != d.ID || err != nil {
+		t.Errorf("at the key that is due: %v, %v", got, err)
+	}
+
+	stale := webhook.New(runID, 7, "t1", "0", "amp.step", now)
+	err = s.Put(ctx, &stale)
+	if there, ok := webhook.Current(err); !fault.Is(err, fault.Conflict) || !ok || there.Status != webhook.Failed {
+		t.Errorf("a second first record: %v, %+v", err, there)
+	}
+	for _, place := range []struct {
+		seq          int
+		target, part string
+	}{{7, "t1", "0a"}, {7, "t11", "0"}, {8, "t1", "0"}} {
+		other := webhook.New(runID, place.seq, place.target, place.part, "amp.step", now)
+		if err := s.Put(ctx, &other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for target, want := range map[string]int{"t1": 2, "t11": 1, "": 3} {
+		if all, err := s.OfPage(ctx, runID, 7, target); len(all) != want || err != nil {
+			t.Errorf("page 7, target %q: %d deliveries, %v; want %d", target, len(all), err, want)
+		}
+	}
+}
+
+func TestOnlyTheNewestResponseIsKept(t *testing.T) {
+	d := webhook.New(id.New(), 1, "t1", "0", "amp.step", now)
+	for range 3 {
+		d.Add(webhook.Attempt{Response: strings.Repeat("x", 16<<10)})
+	}
+	if len(d.Attempts) != 3 || d.Attempts[0].Response+d.Attempts[1].Response != "" || d.Attempts[2].Response == "" {
+		t.Errorf("%d attempts with responses of %d, %d, %d bytes", len(d.Attempts), len(d.Attempts[0].Response),
+			len(d.Attempts[1].Response), len(d.Attempts[2].Response))
+	}
+}
+
+func TestPartNames(t *testing.T) {
+	for part, want := range map[string]struct {
+		index  int
+		halves string
+	}{"0": {0, ""}, "12": {12, ""}, "0a": {0, "a"}, "3abba": {3, "abba"}} {
+		index, halves, err := webhook.SplitPart(part)
+		if index != want.index || halves != want.halves || err != nil {
+			t.Errorf("SplitPart(%q) = %d, %q, %v", part, index, halves, err)
+		}
+	}
+	for _, part := range []string{"", "a", "00", "-1", "1c", "a1", "1a1", "+1", "1 ", "99999999999999999999"} {
+		if index, halves, err := webhook.SplitPart(part); !fault.Is(err, fault.Invalid) {
+			t.Errorf("SplitPart(%q) = %d, %q, %v", part, index, halves, err)
+		}
+	}
+}
