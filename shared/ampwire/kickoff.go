@@ -1,0 +1,208 @@
+package ampwire
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"muster/shared/fault"
+	"muster/shared/httpapi"
+	"muster/shared/run"
+	"muster/shared/workspace"
+)
+
+// maxKey is how long an Idempotency-Key may be.
+const maxKey = 255
+
+type kickoffReply struct {
+	KickoffID string `json:"kickoff_id"`
+}
+
+func (w *Wire) kickoff(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	object, body, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	if err != nil {
+		return err
+	}
+	k, err := readKickoff(object)
+	if err != nil {
+		return err
+	}
+	for _, t := range k.targets {
+		if err := w.CheckURL(t.URL); err != nil {
+			return fault.New(fault.Invalid, "%s: %s", urlField[t.Kind], err)
+		}
+	}
+	key := r.Header.Get("Idempotency-Key")
+	if len(key) > maxKey {
+		return fault.New(fault.Invalid, "The Idempotency-Key is longer than %d characters.", maxKey)
+	}
+	d, err := w.deployment(r, c)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(body)
+	started, err := w.Runs.Start(r.Context(), run.StartRequest{
+		Deployment: d, Inputs: k.inputs, Meta: k.meta, Targets: k.targets,
+		IdempotencyKey: key, BodyDigest: hex.EncodeToString(digest[:]),
+	})
+	if err != nil {
+		return err
+	}
+	httpapi.Warn(rw, k.warnings)
+	return httpapi.WriteJSON(rw, http.StatusOK, kickoffReply{started.ID})
+}
+
+// kickoff is a kickoff as it was understood.
+type kickoff struct {
+	inputs   map[string]any
+	meta     json.RawMessage
+	targets  []run.Target
+	warnings []string
+}
+
+// urlField names the field that holds the URL of each kind of target.
+var urlField = map[run.Kind]string{
+	run.StepTarget: "stepWebhookUrl", run.TaskTarget: "taskWebhookUrl", run.CrewTarget: "crewWebhookUrl", run.StreamTarget: "webhooks.url",
+}
+
+// notBuilt are the fields of the wire that are accepted and have no effect yet.
+var notBuilt = []string{"humanInputWebhook", "humanInputWebhookUrl", "restoreFromStateId", "trainingFilename", "generateArtifact", "conformInputs"}
+
+// readKickoff reads the fields of a kickoff. An empty string is as good as no field: clients made from the dashboard send one
+// for everything unused.
+func readKickoff(o httpapi.Object) (kickoff, error) {
+	var k kickoff
+	var err error
+	if k.inputs, err = o.Values("inputs"); err != nil {
+		return k, err
+	}
+	if o.Has("meta") {
+		k.meta = o["meta"]
+	}
+	for _, kind := range []run.Kind{run.StepTarget, run.TaskTarget, run.CrewTarget} {
+		url, err := webhookURL(o, k.inputs, urlField[kind])
+		if err != nil {
+			return k, err
+		}
+		if url != "" {
+			k.targets = append(k.targets, run.Target{ID: string(kind), Kind: kind, URL: url})
+		}
+	}
+	if given(o, "webhooks") {
+		stream, err := readStream(o)
+		if err != nil {
+			return k, err
+		}
+		if stream != nil {
+			k.targets = append(k.targets, *stream)
+		}
+	}
+	k.warnings = ignored(o)
+	return k, nil
+}
+
+// webhookURL finds one of the three URLs at the top level, or inside the inputs, where the original's guide lists them. It is
+// never left there.
+func webhookURL(o httpapi.Object, inputs map[string]any, field string) (string, error) {
+	nested, there := inputs[field]
+	delete(inputs, field)
+	top, err := o.String(field)
+	if err != nil || top != "" || !there || nested == nil {
+		return top, err
+	}
+	url, ok := nested.(string)
+	if !ok {
+		return "", fault.New(fault.Invalid, "%q inside the inputs must be a string.", field)
+	}
+	return url, nil
+}
+
+// readStream reads the `webhooks` object; nil when its url is empty.
+func readStream(o httpapi.Object) (*run.Target, error) {
+	w, err := o.Object("webhooks")
+	if err != nil {
+		return nil, err
+	}
+	t := run.Target{ID: string(run.StreamTarget), Kind: run.StreamTarget}
+	if t.URL, err = w.String("url"); err != nil {
+		return nil, within("webhooks", err)
+	}
+	if _, there := w["url"]; !there {
+		return nil, fault.New(fault.Invalid, "webhooks: \"url\" is missing.")
+	}
+	if t.URL == "" {
+		return nil, nil
+	}
+	if t.Events, err = w.Strings("events"); err != nil {
+		return nil, within("webhooks", err)
+	}
+	if len(t.Events) == 0 || slices.Contains(t.Events, "") {
+		return nil, fault.New(fault.Invalid, "webhooks: \"events\" must name the events to send, or be [\"*\"] for all.")
+	}
+	if t.Realtime, err = w.Bool("realtime"); err != nil {
+		return nil, within("webhooks", err)
+	}
+	if given(w, "authentication") {
+		if t.Authorization, err = readAuthentication(w); err != nil {
+			return nil, within("webhooks", err)
+		}
+	}
+	return &t, nil
+}
+
+// readAuthentication gives the value of the Authorization header that the receiver wants.
+func readAuthentication(o httpapi.Object) (string, error) {
+	a, err := o.Object("authentication")
+	if err != nil {
+		return "", err
+	}
+	strategy, err := a.String("strategy")
+	if err != nil {
+		return "", within("authentication", err)
+	}
+	token, err := a.String("token")
+	if err != nil {
+		return "", within("authentication", err)
+	}
+	if strategy == "" && token == "" {
+		return "", nil
+	}
+	if strategy != "bearer" {
+		return "", fault.New(fault.Invalid, "authentication: the strategy must be \"bearer\", and it is %q.", strategy)
+	}
+	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fault.New(fault.Invalid, "authentication: the token has characters that a header cannot carry.")
+	}
+	if token == "" {
+		return "", nil
+	}
+	return "Bearer " + token, nil
+}
+
+// within says inside which object a field is wrong.
+func within(field string, err error) error {
+	return fault.Wrap(err, fault.KindOf(err), "%s: %s", field, fault.Message(err))
+}
+
+// ignored tells of the fields that have no effect.
+func ignored(o httpapi.Object) (warnings []string) {
+	for _, field := range notBuilt {
+		if given(o, field) && string(o[field]) != "false" {
+			warnings = append(warnings, fmt.Sprintf("%s is not built yet and was ignored", field))
+		}
+	}
+	return append(warnings, o.Unknown(known...)...)
+}
+
+// known are all fields of the wire.
+var known = slices.Concat(notBuilt, []string{"inputs", "meta", "webhooks", "stepWebhookUrl", "taskWebhookUrl", "crewWebhookUrl"})
+
+// given tells whether a field says anything: it is there, and neither null nor "".
+func given(o httpapi.Object, field string) bool {
+	return o.Has(field) && !bytes.Equal(o[field], []byte(`""`))
+}

@@ -1,0 +1,247 @@
+package deploywire
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"muster/shared/crew"
+	"muster/shared/fault"
+	"muster/shared/httpapi"
+	"muster/shared/id"
+	"muster/shared/run"
+	"muster/shared/workspace"
+)
+
+// startReply is the answer to a started run; its status is what the wire always says there.
+type startReply struct {
+	RunID         string `json:"run_id"`
+	VersionID     string `json:"version_id"`
+	VersionNumber int    `json:"version_number"`
+	Status        string `json:"status"`
+}
+
+// maxKey is how long an Idempotency-Key may be.
+const maxKey = 255
+
+func (w *Wire) startRun(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	o, body, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	if err != nil {
+		return err
+	}
+	input, err := o.Values("input")
+	if err != nil {
+		return err
+	}
+	environment, err := o.String("environment")
+	if err != nil {
+		return err
+	}
+	shown, err := o.String("deployment_id")
+	if err != nil {
+		return err
+	}
+	key := r.Header.Get("Idempotency-Key")
+	if len(key) > maxKey {
+		return fault.New(fault.Invalid, "The Idempotency-Key is longer than %d characters.", maxKey)
+	}
+	d, err := w.chosen(r.Context(), shown, c)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(body)
+	started, err := w.Runs.Start(r.Context(), run.StartRequest{
+		Deployment: d, Environment: environment, Inputs: input, IdempotencyKey: key, BodyDigest: hex.EncodeToString(digest[:]),
+	})
+	if err != nil {
+		return err
+	}
+	httpapi.Warn(rw, o.Unknown("deployment_id", "input", "environment"))
+	return httpapi.WriteJSON(rw, http.StatusAccepted, startReply{
+		RunID: id.Show("run", started.ID), VersionID: id.Show("ver", started.VersionID), VersionNumber: started.VersionNumber, Status: "running",
+	})
+}
+
+// chosen gives the deployment that a request names; a deployment's token need not name it.
+func (w *Wire) chosen(ctx context.Context, shown string, c workspace.Caller) (crew.Deployment, error) {
+	if shown != "" {
+		return w.deployment(ctx, shown, c)
+	}
+	if c.Kind == workspace.Deployment {
+		return w.Crews.Deployment(ctx, c.DeploymentID)
+	}
+	return crew.Deployment{}, fault.New(fault.Invalid, "\"deployment_id\" is missing.")
+}
+
+// runSummary is a run in a list.
+type runSummary struct {
+	ID            string  `json:"id"`
+	VersionID     string  `json:"version_id"`
+	VersionNumber int     `json:"version_number"`
+	DeploymentID  string  `json:"deployment_id"`
+	Environment   string  `json:"environment"`
+	Status        string  `json:"status"`
+	ErrorMessage  *string `json:"error_message"`
+	CreatedAt     *string `json:"created_at"`
+	StartedAt     *string `json:"started_at"`
+	CompletedAt   *string `json:"completed_at"`
+}
+
+// runReply is a whole run.
+type runReply struct {
+	runSummary
+	Input  map[string]any `json:"input"`
+	Output *output        `json:"output"`
+}
+
+// output is what a run that succeeded gave. ResultJSON is there when the result is JSON.
+type output struct {
+	Result     string          `json:"result"`
+	ResultJSON json.RawMessage `json:"result_json,omitempty"`
+}
+
+// statusWords are this wire's words for the states of a run.
+var statusWords = map[run.State]string{
+	run.Queued:    "pending",
+	run.Running:   "running",
+	run.Waiting:   "running",
+	run.Succeeded: "succeeded",
+	run.Failed:    "failed",
+	run.TimedOut:  "failed",
+	run.Canceled:  "canceled",
+}
+
+// statesOf gives the states that a status means.
+func statesOf(status string) (states []run.State) {
+	for state, word := range statusWords {
+		if word == status {
+			states = append(states, state)
+		}
+	}
+	slices.Sort(states)
+	return states
+}
+
+func summarize(r run.Run) runSummary {
+	s := runSummary{
+		ID: id.Show("run", r.ID), VersionID: id.Show("ver", r.VersionID), VersionNumber: r.VersionNumber,
+		DeploymentID: id.Show("dep", r.DeploymentID), Environment: r.Environment, Status: statusWords[r.State],
+		CreatedAt: timestamp(r.CreatedAt), StartedAt: timestamp(r.StartedAt), CompletedAt: timestamp(r.EndedAt),
+	}
+	if s.Status == "failed" {
+		s.ErrorMessage = text(r.Error)
+	}
+	return s
+}
+
+func (w *Wire) getRun(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	found, err := w.run(r, c)
+	if err != nil {
+		return err
+	}
+	page, err := w.Runs.Newest(r.Context(), found.ID)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	request, err := w.Runs.Request(r.Context(), found.ID)
+	if err != nil {
+		return err
+	}
+	return httpapi.WriteJSON(rw, http.StatusOK, render(found, request, page))
+}
+
+// render makes a run of its item and its newest page; the page is the truth.
+func render(r run.Run, q run.Request, p run.Page) runReply {
+	if p.Outcome != nil {
+		r.State, r.Error, r.EndedAt = p.Outcome.State, p.Outcome.Error, p.At
+	}
+	reply := runReply{runSummary: summarize(r), Input: q.Inputs}
+	if r.State == run.Succeeded && p.Outcome != nil {
+		reply.Output = &output{Result: p.Outcome.Result, ResultJSON: p.Outcome.JSON}
+	}
+	return reply
+}
+
+// run finds the run that the path names, if the caller may see it.
+func (w *Wire) run(r *http.Request, c workspace.Caller) (run.Run, error) {
+	shown := r.PathValue("id")
+	unknown := fault.New(fault.NotFound, "There is no run %q.", shown)
+	runID, ok := id.Parse("run", shown)
+	if !ok {
+		return run.Run{}, unknown
+	}
+	found, err := w.Runs.Get(r.Context(), runID)
+	if fault.Is(err, fault.NotFound) || err == nil && !c.Sees(found.WorkspaceID, found.DeploymentID) {
+		return run.Run{}, unknown
+	}
+	return found, err
+}
+
+type listReply struct {
+	Runs       []runSummary `json:"runs"`
+	NextCursor *string      `json:"next_cursor"`
+}
+
+func (w *Wire) listRuns(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	q, err := readList(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	if shown := r.URL.Query().Get("deployment_id"); shown != "" || c.Kind == workspace.Deployment {
+		d, err := w.chosen(r.Context(), shown, c)
+		if err != nil {
+			return err
+		}
+		q.DeploymentIDs = []string{d.ID}
+	} else {
+		all, err := w.Crews.Deployments(r.Context(), c.WorkspaceID)
+		if err != nil {
+			return err
+		}
+		for _, d := range all {
+			q.DeploymentIDs = append(q.DeploymentIDs, d.ID)
+		}
+	}
+	runs, next, err := w.Runs.List(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	reply := listReply{Runs: []runSummary{}}
+	for _, found := range runs {
+		reply.Runs = append(reply.Runs, summarize(found))
+	}
+	if next != "" {
+		reply.NextCursor = text(id.Show("run", next))
+	}
+	return httpapi.WriteJSON(rw, http.StatusOK, reply)
+}
+
+// readList reads the query of a list.
+func readList(v url.Values) (run.ListRequest, error) {
+	var q run.ListRequest
+	if status := v.Get("status"); status != "" {
+		if q.States = statesOf(status); q.States == nil {
+			return q, fault.New(fault.Invalid, "There is no status %q; there are pending, running, succeeded, failed and canceled.", status)
+		}
+	}
+	if limit := v.Get("limit"); limit != "" {
+		n, err := strconv.Atoi(limit)
+		if err != nil || n < 1 || n > 100 {
+			return q, fault.New(fault.Invalid, "\"limit\" must be a number from 1 to 100.")
+		}
+		q.Limit = n
+	}
+	if cursor := v.Get("cursor"); cursor != "" {
+		before, ok := id.Parse("run", cursor)
+		if !ok {
+			return q, fault.New(fault.Invalid, "\"cursor\" must be the next_cursor of the page before.")
+		}
+		q.Cursor = before
+	}
+	return q, nil
+}

@@ -1,0 +1,90 @@
+// Package deploywire is the deployment wire, /v1: deployments and their versions, runs, and the events that a program outside
+// adds to a run. It spells what packages crew and run know in the words of that wire, and decides nothing.
+//
+// Ids are shown with a prefix (dep_, ver_, run_, ws_) and taken with or without. Errors are {"error": {"code", "message"}}; bad
+// input is 400. A deployment's token sees its own deployment and runs, and everything else is not there for it.
+package deploywire
+
+import (
+	"net/http"
+	"time"
+
+	"muster/events"
+	"muster/shared/crew"
+	"muster/shared/fault"
+	"muster/shared/httpapi"
+	"muster/shared/run"
+	"muster/shared/workspace"
+)
+
+// Wire serves the routes.
+type Wire struct {
+	Runs   *run.Service
+	Crews  *crew.Store
+	Tokens *workspace.Tokens
+	Sealer *workspace.Sealer
+}
+
+// Dialect is how this wire spells errors.
+var Dialect = httpapi.Dialect{
+	Body:   func(f *fault.Error) any { return errorReply{errorBody{codes[f.Kind], f.Message, f.Details}} },
+	Status: map[fault.Kind]int{fault.Missing: http.StatusBadRequest},
+}
+
+type errorReply struct {
+	Error errorBody `json:"error"`
+}
+
+type errorBody struct {
+	Code    string         `json:"code"`
+	Message string         `json:"message"`
+	Details map[string]any `json:"details,omitempty"`
+}
+
+// codes are this wire's words for the kinds of faults.
+var codes = map[fault.Kind]string{
+	fault.Invalid:      "bad_request",
+	fault.Missing:      "bad_request",
+	fault.Unauthorized: "unauthorized",
+	fault.Forbidden:    "forbidden",
+	fault.NotFound:     "not_found",
+	fault.NotAllowed:   "method_not_allowed",
+	fault.Conflict:     "conflict",
+	fault.TooLarge:     "too_large",
+	fault.TooMany:      "too_many_requests",
+	fault.Unavailable:  "unavailable",
+	fault.Internal:     "internal",
+}
+
+// Routes lists what the wire serves. It needs no Wire, so that the routes can be read as data.
+func (w *Wire) Routes() []httpapi.Route {
+	return []httpapi.Route{
+		{Method: "POST", Path: "/v1/deployments", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.createDeployment},
+		{Method: "GET", Path: "/v1/deployments", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listDeployments},
+		{Method: "GET", Path: "/v1/deployments/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getDeployment},
+		{Method: "POST", Path: "/v1/deployments/{id}/versions", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.addVersion},
+		{Method: "PUT", Path: "/v1/deployments/{id}/environments/{environment}", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.promote},
+		{Method: "POST", Path: "/v1/runs", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.startRun},
+		{Method: "GET", Path: "/v1/runs", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listRuns},
+		{Method: "GET", Path: "/v1/runs/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getRun},
+		{Method: "POST", Path: "/v1/runs/{id}/events", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addEvent},
+		{Method: "GET", Path: "/v1/events/types", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.eventTypes},
+	}
+}
+
+// timestamp writes a time, null for none.
+func timestamp(t time.Time) *string {
+	if t.IsZero() {
+		return nil
+	}
+	s := t.UTC().Format(events.TimeFormat)
+	return &s
+}
+
+// text is s, or null for "".
+func text(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
