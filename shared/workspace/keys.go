@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"strings"
@@ -28,4 +29,29 @@ func ParseKeys(text string) (*Sealer, error) {
 		keys[id] = key
 	}
 	return NewSealer(keys, current)
+}
+
+// FetchKeys makes a Sealer that gets its keys, as ParseKeys reads them, when it first needs them, and keeps them. What fails
+// is tried again the next time.
+func FetchKeys(fetch func(ctx context.Context) (string, error)) *Sealer {
+	return &Sealer{fetch: fetch}
+}
+
+// ready makes sure of the keys.
+func (s *Sealer) ready(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keys != nil {
+		return nil
+	}
+	text, err := s.fetch(ctx)
+	if err != nil {
+		return fmt.Errorf("fetch the sealing keys: %w", err)
+	}
+	fetched, err := ParseKeys(text)
+	if err != nil {
+		return err
+	}
+	s.keys, s.current = fetched.keys, fetched.current
+	return nil
 }

@@ -1,6 +1,8 @@
 package workspace_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -49,5 +51,29 @@ func TestParseKeys(t *testing.T) {
 				t.Errorf("got %v, want an error that quotes no key", err)
 			}
 		})
+	}
+}
+
+func TestFetchKeys(t *testing.T) {
+	fetched := 0
+	s := workspace.FetchKeys(func(context.Context) (string, error) {
+		fetched++
+		if fetched == 1 {
+			return "", errors.New("not now")
+		}
+		return "k1:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", nil
+	})
+	if _, err := s.Seal(t.Context(), "ws", "record", "field", "secret"); err == nil {
+		t.Error("sealed without a key")
+	}
+	sealed, err := s.Seal(t.Context(), "ws", "record", "field", "secret")
+	if err != nil {
+		t.Fatal("a failed fetch was not repeated:", err)
+	}
+	if plain, err := s.Open(t.Context(), "ws", "record", "field", sealed); err != nil || plain != "secret" {
+		t.Errorf("got %q, %v, want the secret", plain, err)
+	}
+	if fetched != 2 {
+		t.Errorf("the keys were fetched %d times, want no more after the first success", fetched)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // Sealer keeps secrets that must be read back: AES-256-GCM, where the workspace, the record and the field that a value
@@ -18,8 +19,10 @@ import (
 // A sealed value is "v1:", the id of its key, ":", and the base64 of nonce and ciphertext; so keys can be changed while
 // older values still open.
 type Sealer struct {
-	keys    map[string]cipher.AEAD
+	mu      sync.Mutex
+	keys    map[string]cipher.AEAD // nil until fetched
 	current string
+	fetch   func(ctx context.Context) (string, error)
 }
 
 // NewSealer takes the keys by id, 32 bytes each, and the id of the one that seals from now on. An id is letters, digits, "-"
@@ -50,7 +53,10 @@ func NewSealer(keys map[string][]byte, current string) (*Sealer, error) {
 const sealVersion = "v1"
 
 // Seal encrypts plain for one field of one record of a workspace.
-func (s *Sealer) Seal(_ context.Context, workspaceID, recordID, field, plain string) (string, error) {
+func (s *Sealer) Seal(ctx context.Context, workspaceID, recordID, field, plain string) (string, error) {
+	if err := s.ready(ctx); err != nil {
+		return "", fmt.Errorf("seal %s of %s: %w", field, recordID, err)
+	}
 	aead := s.keys[s.current]
 	nonce := make([]byte, aead.NonceSize())
 	rand.Read(nonce)
@@ -59,7 +65,10 @@ func (s *Sealer) Seal(_ context.Context, workspaceID, recordID, field, plain str
 }
 
 // Open decrypts what Seal made for the same place. Its errors never hold the value.
-func (s *Sealer) Open(_ context.Context, workspaceID, recordID, field, sealed string) (string, error) {
+func (s *Sealer) Open(ctx context.Context, workspaceID, recordID, field, sealed string) (string, error) {
+	if err := s.ready(ctx); err != nil {
+		return "", fmt.Errorf("open %s of %s: %w", field, recordID, err)
+	}
 	version, rest, _ := strings.Cut(sealed, ":")
 	keyID, text, ok := strings.Cut(rest, ":")
 	if version != sealVersion || !ok {
