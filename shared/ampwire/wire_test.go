@@ -3,6 +3,7 @@ package ampwire_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,8 @@ import (
 	"muster/shared/guard"
 	"muster/shared/httpapi"
 	"muster/shared/id"
+	"muster/shared/queue"
+	"muster/shared/record"
 	"muster/shared/run"
 	"muster/shared/sqlite"
 	"muster/shared/sqlite/sqlitetest"
@@ -54,7 +57,7 @@ func newBench(t *testing.T) *bench {
 		Runs: b.runs, Crews: b.crews, CheckURL: guard.New(guard.Options{}).CheckURL,
 		Note: func(r run.Run) string { return "This run uses no LLM." },
 	}
-	b.handler = httpapi.API{Routes: wire.Routes(), Tokens: b.tokens, Fallback: ampwire.Dialect}.Handler()
+	b.handler = httpapi.API{Routes: wire.Routes(), Tokens: b.tokens, Fallback: ampwire.Dialect, Log: slog.New(slog.DiscardHandler)}.Handler()
 	return b
 }
 
@@ -318,6 +321,34 @@ func TestKickoffIsIdempotentWithAKey(t *testing.T) {
 	}
 	w := b.call(token, "POST", "/kickoff", `{"inputs":{"company":"x","topic":"y"}}`, "Idempotency-Key", "order-7")
 	expect(t, w, 409, `{"detail":"This Idempotency-Key was used with another request body in the last 24 hours."}`)
+}
+
+// down is a queue that takes nothing.
+type down struct{}
+
+func (down) Send(context.Context, ...queue.Message) error { return errors.New("the queue is down") }
+
+func TestKickoffSucceedsWithoutTheQueue(t *testing.T) {
+	b := newBench(t)
+	_, token := b.deploy("one")
+	b.runs.Runs = down{}
+	if got := b.status(token, "/status/"+b.kickoff(token, good))["state"]; got != "PENDING" {
+		t.Errorf("state %v, want PENDING", got)
+	}
+}
+
+// broken is a store that cannot be reached.
+type broken struct{ record.Store }
+
+func (broken) Get(context.Context, record.Key) (record.Record, error) {
+	return record.Record{}, errors.New("dial tcp 10.0.0.1: connection refused")
+}
+
+func TestAFailureInsideShowsNothing(t *testing.T) {
+	b := newBench(t)
+	_, token := b.deploy("one")
+	b.runs.Store = broken{}
+	expect(t, b.call(token, "GET", "/status/"+id.New(), ""), 500, `{"detail":"An unexpected error occurred."}`)
 }
 
 const notFound = `{"state":"NOT FOUND","status":"Task not found or Invalid kickoff id","result":null,"result_json":null,"usage_metrics":null,"progress":null,` +

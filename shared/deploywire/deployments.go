@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 
 	"muster/shared/crew"
 	"muster/shared/fault"
@@ -13,12 +15,8 @@ import (
 	"muster/shared/workspace"
 )
 
-const (
-	// maxFiles is how many bytes the files of one definition have together.
-	maxFiles = 5 << 20
-	// maxFilesBody leaves room for their base64 and JSON.
-	maxFilesBody = 15 << 19
-)
+// maxFilesBody leaves room for the base64 and JSON of a definition's files, which crew.MaxFilesSize limits.
+const maxFilesBody = crew.MaxFilesSize + crew.MaxFilesSize/2
 
 // createdReply shows what is shown once, token and secret, beside the deployment's ids.
 type createdReply struct {
@@ -96,19 +94,14 @@ func readFiles(o httpapi.Object) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(given) == 0 {
+	if given == nil {
 		return nil, fault.New(fault.Invalid, "\"files\" is missing: an object with the content of each file by its path.")
 	}
-	files, size := make(map[string][]byte, len(given)), 0
-	for path := range given {
-		content, err := readFile(given, path)
-		if err != nil {
+	files := make(map[string][]byte, len(given))
+	for _, path := range slices.Sorted(maps.Keys(given)) {
+		if files[path], err = readFile(given, path); err != nil {
 			return nil, err
 		}
-		if size += len(content); size > maxFiles {
-			return nil, fault.New(fault.TooLarge, "The files of the definition are larger than %d MiB together.", maxFiles>>20)
-		}
-		files[path] = content
 	}
 	return files, nil
 }

@@ -184,7 +184,8 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, d Dialect, err e
 		f = fault.New(fault.Internal, "%s", fault.Message(err))
 	}
 	status := d.status(f.Kind)
-	if status >= http.StatusInternalServerError {
+	left := errors.Is(r.Context().Err(), context.Canceled) // whoever asked has gone
+	if status >= http.StatusInternalServerError && !left {
 		s.Log.ErrorContext(r.Context(), "request failed", "request_id", w.Header().Get(RequestIDHeader),
 			"method", r.Method, "route", r.Pattern, "status", status, "error", err)
 	}
