@@ -1,6 +1,6 @@
-// Package infra says, as plain data, what Muster runs on: its functions, queues, table and clock, in the order a run meets
+// Package infra says, as plain data, what Muster runs on: its routes, functions, queues and clock, in the order a run meets
 // them. Both homes are built from it: infra/cdk turns it into CloudFormation, infra/local into one process. What is not
-// written here runs in neither.
+// written here runs in neither. All records are in one table, which shared/dynamo or shared/sqlite describes.
 package infra
 
 import "time"
@@ -65,6 +65,9 @@ type Queue struct {
 
 const day = 24 * time.Hour
 
+// Otherwise names the function that answers what no route serves: it knows how each wire says so.
+const Otherwise = "api"
+
 // Functions holds the functions in the order a run meets them.
 var Functions = []Function{
 	{
@@ -117,19 +120,3 @@ var Queues = []Queue{
 		Retention:  4 * day, DeadRetention: 14 * day,
 	},
 }
-
-// Table is the one table.
-var Table = struct {
-	// Part and Sort are the attributes of the key, Expires the one that lets DynamoDB delete an item.
-	Part, Sort, Expires string
-	Indexes             []Index
-}{
-	Part: "pk", Sort: "sk", Expires: "expires",
-	Indexes: []Index{
-		{Name: "gsi1", Part: "gsi1pk", Sort: "gsi1sk"},
-		{Name: "gsi2", Part: "gsi2pk", Sort: "gsi2sk"},
-	},
-}
-
-// Index is a sparse index of the table. It shows the keys and nothing else.
-type Index struct{ Name, Part, Sort string }

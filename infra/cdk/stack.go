@@ -22,6 +22,7 @@ import (
 
 	"muster/infra"
 	"muster/shared/config"
+	"muster/shared/dynamo"
 	"muster/shared/engine/llm"
 )
 
@@ -33,6 +34,9 @@ const (
 	internalTokenParameter  = "/muster/internal-token-sha256"  // String, likewise
 	modelKeys               = "/muster/models/"                // and the name of the variable: SecureString, read by the runner
 )
+
+// expires is the attribute by which shared/dynamo lets DynamoDB delete an item.
+const expires = "expires"
 
 // setting is what a stack depends on.
 type setting struct {
@@ -83,30 +87,35 @@ func synth(s setting) {
 	app.Synth(nil)
 }
 
-// addTable adds the one table. It stays when the stack goes.
+// addTable adds the one table, as shared/dynamo describes it. It stays when the stack goes.
 func (s *stack) addTable() {
+	described := dynamo.Table("")
 	s.table = awsdynamodb.NewTable(s.Stack, str("table"), &awsdynamodb.TableProps{
-		PartitionKey:        attribute(infra.Table.Part),
-		SortKey:             attribute(infra.Table.Sort),
-		BillingMode:         awsdynamodb.BillingMode_PAY_PER_REQUEST,
-		TimeToLiveAttribute: str(infra.Table.Expires),
+		PartitionKey:        attribute(described.KeySchema[0].AttributeName),
+		SortKey:             attribute(described.KeySchema[1].AttributeName),
+		BillingMode:         awsdynamodb.BillingMode(described.BillingMode),
+		TimeToLiveAttribute: str(expires),
 		PointInTimeRecoverySpecification: &awsdynamodb.PointInTimeRecoverySpecification{
 			PointInTimeRecoveryEnabled: jsii.Bool(true),
 		},
 		RemovalPolicy: awscdk.RemovalPolicy_RETAIN,
 	})
-	for _, index := range infra.Table.Indexes {
-		s.table.AddGlobalSecondaryIndex(&awsdynamodb.GlobalSecondaryIndexProps{
-			IndexName:      str(index.Name),
-			PartitionKey:   attribute(index.Part),
-			SortKey:        attribute(index.Sort),
-			ProjectionType: awsdynamodb.ProjectionType_KEYS_ONLY,
-		})
+	for _, index := range described.GlobalSecondaryIndexes {
+		props := &awsdynamodb.GlobalSecondaryIndexProps{
+			IndexName:      index.IndexName,
+			PartitionKey:   attribute(index.KeySchema[0].AttributeName),
+			SortKey:        attribute(index.KeySchema[1].AttributeName),
+			ProjectionType: awsdynamodb.ProjectionType(index.Projection.ProjectionType),
+		}
+		if shown := index.Projection.NonKeyAttributes; shown != nil {
+			props.NonKeyAttributes = jsii.Strings(shown...)
+		}
+		s.table.AddGlobalSecondaryIndex(props)
 	}
 }
 
-func attribute(name string) *awsdynamodb.Attribute {
-	return &awsdynamodb.Attribute{Name: str(name), Type: awsdynamodb.AttributeType_STRING}
+func attribute(name *string) *awsdynamodb.Attribute {
+	return &awsdynamodb.Attribute{Name: name, Type: awsdynamodb.AttributeType_STRING}
 }
 
 // addQueues adds each queue with its dead-letter queue, and an alarm on the latter: what is in there needs a person.
@@ -206,8 +215,8 @@ func (s *stack) addFunction(f infra.Function) {
 func (s *stack) grant(f infra.Function, fn awslambda.Function) {
 	if f.May.Keep {
 		allow(fn, *s.table.TableArn(), "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem", "dynamodb:Query")
-		for _, index := range infra.Table.Indexes {
-			allow(fn, *s.table.TableArn()+"/index/"+index.Name, "dynamodb:Query")
+		for _, index := range dynamo.Table("").GlobalSecondaryIndexes {
+			allow(fn, *s.table.TableArn()+"/index/"+*index.IndexName, "dynamodb:Query")
 		}
 	}
 	for _, name := range f.May.Send {
@@ -283,25 +292,28 @@ func (s *stack) addTick(f infra.Function, fn awslambda.Function) {
 		})
 }
 
-// addRoutes adds the HTTP API with exactly the routes that the wires have: what is not a route costs nothing.
+// addRoutes adds the HTTP API with the routes of the wires, and one for everything else.
 func (s *stack) addRoutes() {
-	api := awsapigatewayv2.NewHttpApi(s.Stack, str("http"), &awsapigatewayv2.HttpApiProps{ApiName: str("muster")})
 	integrations := map[string]awsapigatewayv2integrations.HttpLambdaIntegration{}
-	for _, route := range infra.Routes() {
-		integration := integrations[route.Function]
-		if integration == nil {
-			fn := s.functions[route.Function]
-			if fn == nil {
-				panic(fmt.Sprintf("%s %s names the function %q, which the manifest does not have", route.Method, route.Path, route.Function))
-			}
-			integration = awsapigatewayv2integrations.NewHttpLambdaIntegration(str(route.Function), fn,
-				&awsapigatewayv2integrations.HttpLambdaIntegrationProps{ScopePermissionToRoute: jsii.Bool(false)})
-			integrations[route.Function] = integration
+	serve := func(name string) awsapigatewayv2integrations.HttpLambdaIntegration {
+		if s.functions[name] == nil {
+			panic(fmt.Sprintf("a route names the function %q, which the manifest does not have", name))
 		}
+		if integrations[name] == nil {
+			integrations[name] = awsapigatewayv2integrations.NewHttpLambdaIntegration(str(name), s.functions[name],
+				&awsapigatewayv2integrations.HttpLambdaIntegrationProps{ScopePermissionToRoute: jsii.Bool(false)})
+		}
+		return integrations[name]
+	}
+	api := awsapigatewayv2.NewHttpApi(s.Stack, str("http"), &awsapigatewayv2.HttpApiProps{
+		ApiName:            str("muster"),
+		DefaultIntegration: serve(infra.Otherwise),
+	})
+	for _, route := range infra.Routes() {
 		api.AddRoutes(&awsapigatewayv2.AddRoutesOptions{
 			Path:        str(gatewayPath(route.Path)),
 			Methods:     &[]awsapigatewayv2.HttpMethod{awsapigatewayv2.HttpMethod(route.Method)},
-			Integration: integration,
+			Integration: serve(route.Function),
 		})
 	}
 	awscdk.NewCfnOutput(s.Stack, str("Url"), &awscdk.CfnOutputProps{

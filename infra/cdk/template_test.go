@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,9 +14,11 @@ import (
 
 	"github.com/aws/jsii-runtime-go"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"muster/infra"
 	"muster/shared/config"
+	"muster/shared/dynamo"
 )
 
 // The stack is synthesised once, with an environment that holds a key, a model and a tool; all tests read its JSON.
@@ -263,15 +266,20 @@ var rules = []rule{
 		{"less memory", func(t template) { t.Resources[t.id("runner")].Properties["MemorySize"] = 128.0 }},
 		{"another machine", func(t template) { delete(t.Resources[t.id("runner")].Properties, "Architectures") }},
 	}},
-	{"the routes are those of the wires", routes, []mutation{
+	{"the routes are those of the wires, and what no route serves is still answered", routes, []mutation{
 		{"one too few", func(t template) { deleteRoute(t, "POST /kickoff") }},
-		{"one for everything", func(t template) { route(t, "POST /kickoff").Properties["RouteKey"] = "$default" }},
+		{"one too many", func(t template) { route(t, "POST /kickoff").Properties["RouteKey"] = "ANY /kickoff" }},
+		{"no answer for the rest", func(t template) { deleteRoute(t, "$default") }},
 	}},
 	{"the table is paid by use, recoverable, forgets what has expired, and outlives the stack", table, []mutation{
 		{"provisioned", func(t template) { t.Resources[t.id("table")].Properties["BillingMode"] = "PROVISIONED" }},
 		{"no recovery", func(t template) { delete(t.Resources[t.id("table")].Properties, "PointInTimeRecoverySpecification") }},
 		{"no expiry", func(t template) { delete(t.Resources[t.id("table")].Properties, "TimeToLiveSpecification") }},
 		{"deleted with the stack", func(t template) { t.Resources[t.id("table")].DeletionPolicy = "Delete" }},
+		{"an index that shows less", func(t template) {
+			index := items(t.Resources[t.id("table")].Properties["GlobalSecondaryIndexes"])[0].(object)
+			index["Projection"] = object{"ProjectionType": "KEYS_ONLY"}
+		}},
 		{"no indexes", func(t template) { delete(t.Resources[t.id("table")].Properties, "GlobalSecondaryIndexes") }},
 	}},
 	{"only who may unseal can read the sealing key, and only the runner a model's", secrets, []mutation{
@@ -532,7 +540,7 @@ func functions(t template) (complaints []string) {
 }
 
 func routes(t template) (complaints []string) {
-	var want, got []string
+	want, got := []string{"$default to " + t.id(infra.Otherwise)}, []string(nil)
 	for _, r := range infra.Routes() {
 		want = append(want, r.Method+" "+gatewayPath(r.Path)+" to "+t.id(r.Function))
 	}
@@ -549,21 +557,33 @@ func routes(t template) (complaints []string) {
 
 func table(t template) (complaints []string) {
 	r := t.Resources[t.id("table")]
-	got := []any{
-		r.Properties["BillingMode"], r.DeletionPolicy,
-		at(r.Properties, "PointInTimeRecoverySpecification", "PointInTimeRecoveryEnabled"),
-		at(r.Properties, "TimeToLiveSpecification"),
+	if r.DeletionPolicy != "Retain" {
+		complaints = append(complaints, "the table goes with the stack")
 	}
-	want := []any{"PAY_PER_REQUEST", "Retain", true, object{"AttributeName": infra.Table.Expires, "Enabled": true}}
-	for _, index := range infra.Table.Indexes {
-		want = append(want, index.Name, index.Part, index.Sort)
+	// The template and shared/dynamo say the same in the same words, except for what CreateTable does not know.
+	got := maps.Clone(r.Properties)
+	for key, want := range map[string]object{
+		"PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": true},
+		"TimeToLiveSpecification":          {"AttributeName": expires, "Enabled": true},
+	} {
+		if diff := cmp.Diff(any(want), got[key]); diff != "" {
+			complaints = append(complaints, key+" (-want +got):\n"+diff)
+		}
+		delete(got, key)
 	}
-	for _, index := range items(r.Properties["GlobalSecondaryIndexes"]) {
-		keys := items(at(index, "KeySchema"))
-		got = append(got, at(index, "IndexName"), at(keys[0], "AttributeName"), at(keys[1], "AttributeName"))
+	described, err := json.Marshal(dynamo.Table(""))
+	var want object
+	if err == nil {
+		err = json.Unmarshal(described, &want)
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		complaints = append(complaints, "the table is another (-want +got):\n"+diff)
+	if err != nil {
+		return append(complaints, err.Error())
+	}
+	byName := cmpopts.SortSlices(func(a, b any) bool {
+		return fmt.Sprint(at(a, "AttributeName"), a) < fmt.Sprint(at(b, "AttributeName"), b)
+	})
+	if diff := cmp.Diff(without(want), without(got), byName); diff != "" {
+		complaints = append(complaints, "the table is not the one that shared/dynamo describes (-want +got):\n"+diff)
 	}
 	return complaints
 }
@@ -625,6 +645,30 @@ func tools(t template) (complaints []string) {
 func number(v any) float64 {
 	n, _ := v.(float64)
 	return n
+}
+
+// without takes fields that say nothing out of a value: null, "" and [].
+func without(v any) any {
+	switch v := v.(type) {
+	case object:
+		full := object{}
+		for key, value := range v {
+			if value = without(value); value != nil && value != "" {
+				full[key] = value
+			}
+		}
+		return full
+	case []any:
+		var full []any
+		for _, value := range v {
+			full = append(full, without(value))
+		}
+		if len(full) == 0 {
+			return nil
+		}
+		return full
+	}
+	return v
 }
 
 // last gives the end of an ARN put together by Fn::Join.

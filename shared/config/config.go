@@ -60,6 +60,9 @@ type Queue struct{ URL, DeadURL string }
 // Read reads the environment of the process.
 func Read() (Config, error) { return From(os.Getenv) }
 
+// Models reads what the environment says of models, and nothing else: all that a single machine needs to know.
+func Models() llm.Settings { return llm.FromEnv(os.Getenv) }
+
 // From reads settings by getenv, which gives "" for what is not set. Everything that is missing or wrong is told in one
 // error.
 func From(getenv func(string) string) (Config, error) {
