@@ -1,0 +1,147 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"muster/shared/guard"
+	"muster/shared/run"
+	"muster/shared/webhook"
+)
+
+const (
+	// maxResponse is how much of a response is kept.
+	maxResponse = 16 << 10
+	// bodyTime is how long we listen to the body of an answer whose status we know.
+	bodyTime = 2 * time.Second
+)
+
+// access is what a POST proves itself with.
+type access struct {
+	secret        string
+	authorization string
+	// hidden are these two in every form in which a receiver might repeat them, longest first.
+	hidden []string
+}
+
+// unseal reads the deployment's signing secret as it is now, and the target's authorization.
+func (d *Dispatcher) unseal(ctx context.Context, r run.Run, t run.Target) (a access, err error) {
+	deployment, err := d.Crews.Deployment(ctx, r.DeploymentID)
+	if err != nil {
+		return access{}, err
+	}
+	a.secret, err = d.Sealer.Open(ctx, r.WorkspaceID, r.DeploymentID, "webhook_secret", deployment.WebhookSecret)
+	if err != nil {
+		return access{}, fmt.Errorf("open the signing secret: %w", err)
+	}
+	if t.Authorization != "" {
+		a.authorization, err = d.Sealer.Open(ctx, r.WorkspaceID, r.ID, "target/"+t.ID, t.Authorization)
+		if err != nil {
+			return access{}, fmt.Errorf("open the authorization of target %s: %w", t.ID, err)
+		}
+	}
+	a.hidden = forms(a.secret, a.authorization)
+	return a, nil
+}
+
+// forms gives the strings that must not be kept of a response.
+func forms(secret, authorization string) []string {
+	all := []string{secret, strings.TrimPrefix(secret, "whsec_"), authorization}
+	scheme, credentials, ok := strings.Cut(authorization, " ")
+	if ok {
+		all = append(all, credentials)
+		if raw, err := base64.StdEncoding.DecodeString(credentials); err == nil && strings.EqualFold(scheme, "Basic") {
+			_, password, _ := strings.Cut(string(raw), ":")
+			all = append(all, string(raw), password)
+		}
+	}
+	// A very short password would black out half of any text, and gives nothing away among it.
+	all = slices.DeleteFunc(all, func(s string) bool { return len(s) < 4 })
+	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
+	return all
+}
+
+// post makes one attempt. An error is ours: nothing was sent.
+func (j *job) post(ctx context.Context, one webhook.Delivery, body []byte) (a webhook.Attempt, hint time.Duration, err error) {
+	access, err := j.access()
+	if err != nil {
+		return a, 0, err
+	}
+	at := j.now()
+	headers, err := webhook.Sign(access.secret, one.Event, one.Shown(), at, body)
+	if err != nil {
+		return a, 0, err
+	}
+	headers.Set("Content-Type", "application/json")
+	headers.Set("User-Agent", "Muster/1")
+	if access.authorization != "" {
+		headers.Set("Authorization", access.authorization)
+	}
+	a.At = at.UTC()
+	began := time.Now()
+	defer func() { a.LatencyMS = time.Since(began).Milliseconds() }()
+
+	ctx, cancel := context.WithTimeout(ctx, postTime)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, j.target.URL, bytes.NewReader(body))
+	if err != nil {
+		a.Class, a.Error = guard.Invalid, "This is not a valid URL."
+		return a, 0, nil
+	}
+	r.Header = headers
+	resp, err := j.Client.Do(r)
+	if err != nil {
+		a.Class, a.Error = guard.Class(err), guard.Message(err)
+		return a, 0, nil
+	}
+	defer resp.Body.Close()
+	defer time.AfterFunc(bodyTime, cancel).Stop()
+	a.Code = resp.StatusCode
+	a.Class, a.Error = judge(a.Code)
+	a.Response, a.Truncated = access.read(resp)
+	if a.Class != "" {
+		hint = webhook.RetryAfter(resp.Header, j.now())
+	}
+	return a, hint, nil
+}
+
+// judge says what is wrong with a status.
+func judge(code int) (class, sentence string) {
+	said := strings.TrimSpace(fmt.Sprintf("%d %s", code, http.StatusText(code)))
+	switch {
+	case code >= 200 && code < 300:
+		return "", ""
+	case code >= 300 && code < 400:
+		return "redirect", "The receiver answered " + said + "; redirects are not followed."
+	case code == http.StatusGone:
+		return "gone", "The receiver answered " + said + ": it wants no more."
+	case code == http.StatusRequestEntityTooLarge:
+		return guard.TooLarge, "The receiver answered " + said + ": the body is too large for it."
+	}
+	return "status", "The receiver answered " + said + "."
+}
+
+// read gives the beginning of a response, without our secrets. A body that breaks off changes nothing: the status said
+// what there was to say.
+func (a access) read(resp *http.Response) (text string, truncated bool) {
+	limit := int64(maxResponse)
+	if len(a.hidden) > 0 {
+		// A secret that begins within the limit is read whole, else its first half would stay.
+		limit += int64(len(a.hidden[0]))
+	}
+	data, truncated, _ := guard.ReadBody(resp.Body, limit)
+	text = strings.ToValidUTF8(string(data), "\ufffd")
+	for _, secret := range a.hidden {
+		text = strings.ReplaceAll(text, secret, "[secret]")
+	}
+	if len(text) > maxResponse {
+		text, truncated = strings.ToValidUTF8(text[:maxResponse], ""), true
+	}
+	return text, truncated
+}
