@@ -29,7 +29,7 @@ type Record struct {
 	Rev int64
 	// Body is opaque to the store, at most MaxBody bytes.
 	Body []byte
-	// Due puts the record into the due index; zero leaves it out. Kept to the millisecond.
+	// Due puts the record into the due index; zero leaves it out. Kept to the millisecond, not before 1970.
 	Due time.Time
 	// List and Order put the record into the list named List, sorted by Order (byte order); "" leaves it out.
 	// They are bounded as Part and Sort are. Order should be unique in its list: paging goes by it.
@@ -60,6 +60,9 @@ func (r Record) Check() error {
 	}
 	if r.Rev < 0 {
 		return fmt.Errorf("record %q %q has the revision %d", r.Part, r.Sort, r.Rev)
+	}
+	if !r.Due.IsZero() && r.Due.UnixMilli() < 0 {
+		return fmt.Errorf("record %q %q is due at %s, before 1970", r.Part, r.Sort, r.Due)
 	}
 	if (r.List == "") != (r.Order == "") {
 		return fmt.Errorf("record %q %q: List %q and Order %q go together", r.Part, r.Sort, r.List, r.Order)

@@ -70,6 +70,7 @@ var cases = []struct {
 			"a list without order":  func(r *record.Record) { r.List = "l" },
 			"an order without list": func(r *record.Record) { r.Order = "o" },
 			"a negative revision":   func(r *record.Record) { r.Rev = -1 },
+			"a due before 1970":     func(r *record.Record) { r.Due = time.UnixMilli(-1) },
 		} {
 			r := good
 			bad(&r)
