@@ -179,7 +179,7 @@ func (s *stack) addFunction(f infra.Function) {
 	fn := awslambda.NewFunction(s.Stack, str(f.Name), &awslambda.FunctionProps{
 		Description:           str(f.Does),
 		Runtime:               awslambda.Runtime_PROVIDED_AL2023(),
-		Architecture:          awslambda.Architecture_ARM_64(),
+		Architecture:          s.architecture(),
 		Handler:               str("bootstrap"),
 		Code:                  awslambda.Code_FromAsset(str(s.Dist+"/"+f.Name), nil),
 		MemorySize:            jsii.Number(f.MemoryMB),
@@ -209,6 +209,15 @@ func (s *stack) addFunction(f infra.Function) {
 		s.addTick(f, fn)
 	}
 	s.grant(f, fn)
+}
+
+// architecture is arm64, which costs less and starts sooner, unless the functions were built for another machine: sam
+// runs them on the one it is called on.
+func (s *stack) architecture() awslambda.Architecture {
+	if s.Getenv("ARCH") == "amd64" {
+		return awslambda.Architecture_X86_64()
+	}
+	return awslambda.Architecture_ARM_64()
 }
 
 // grant allows what the manifest says the function may do, action by action.

@@ -1,0 +1,96 @@
+// Package cloud opens the backends on AWS that the configuration names: DynamoDB for records, SQS for the queues, SSM for
+// keys, Lambda for tools. Nothing is asked of AWS before it is needed, except for the API keys of models: a function that
+// is told of one fetches it at its cold start.
+package cloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+
+	"muster/shared/app"
+	"muster/shared/config"
+	"muster/shared/dynamo"
+	"muster/shared/engine/llm"
+	"muster/shared/lambdatool"
+	"muster/shared/sqs"
+	"muster/shared/workspace"
+)
+
+// Open gives the backends. Region, credentials and endpoints are the SDK's to find, in the environment that Lambda gives
+// or where a person's machine has them, but never by asking a metadata service, which costs a second where there is none.
+func Open(ctx context.Context, c config.Config) (app.Backends, error) {
+	sdk, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithEC2IMDSClientEnableState(imds.ClientDisabled))
+	if err != nil {
+		return app.Backends{}, fmt.Errorf("configure the AWS SDK: %w", err)
+	}
+	keys := parameters{ssm.NewFromConfig(sdk)}
+	models, err := keys.models(ctx, c.Models)
+	if err != nil {
+		return app.Backends{}, err
+	}
+	queues := awssqs.NewFromConfig(sdk)
+	return app.Backends{
+		Records:       dynamo.New(dynamodb.NewFromConfig(sdk), c.Table),
+		Runs:          sqs.New(queues, c.Runs.URL, c.Runs.DeadURL),
+		Deliveries:    sqs.New(queues, c.Deliveries.URL, c.Deliveries.DeadURL),
+		Callers:       c.Callers,
+		Sealer:        keys.sealer(c),
+		Models:        models,
+		Functions:     lambdatool.New(lambda.NewFromConfig(sdk)),
+		FunctionNames: c.ToolFunctions,
+	}, nil
+}
+
+// parameters reads SecureStrings.
+type parameters struct{ client *ssm.Client }
+
+func (p parameters) read(ctx context.Context, name string) (string, error) {
+	out, err := p.client.GetParameter(ctx, &ssm.GetParameterInput{Name: aws.String(name), WithDecryption: aws.Bool(true)})
+	if err != nil {
+		return "", fmt.Errorf("read the SSM parameter %s: %w", name, err)
+	}
+	if out.Parameter == nil || aws.ToString(out.Parameter.Value) == "" {
+		return "", fmt.Errorf("read the SSM parameter %s: %w", name, errEmpty)
+	}
+	return *out.Parameter.Value, nil
+}
+
+var errEmpty = errors.New("it is empty")
+
+func (p parameters) sealer(c config.Config) *workspace.Sealer {
+	return workspace.FetchKeys(func(ctx context.Context) (string, error) {
+		if c.SealingKeys != "" {
+			return c.SealingKeys, nil
+		}
+		return p.read(ctx, c.SealingKeyParameter)
+	})
+}
+
+// models puts in the API keys that the settings only name.
+func (p parameters) models(ctx context.Context, s llm.Settings) (llm.Settings, error) {
+	s.Providers = maps.Clone(s.Providers)
+	for prefix, access := range s.Providers {
+		name, named := strings.CutPrefix(access.APIKey, "ssm:")
+		if !named {
+			continue
+		}
+		key, err := p.read(ctx, name)
+		if err != nil {
+			return llm.Settings{}, fmt.Errorf("get the API key of %s: %w", prefix, err)
+		}
+		access.APIKey = key
+		s.Providers[prefix] = access
+	}
+	return s, nil
+}
