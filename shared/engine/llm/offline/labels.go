@@ -1,0 +1,148 @@
+package offline
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"muster/shared/engine/rank"
+)
+
+// labelled is a value that the input gives a name: a line "Company: Acme" or a field of JSON.
+type labelled struct{ name, value string }
+
+var labelLine = regexp.MustCompile(`^\s*(?:[-*]\s+)?\**([\p{L}][\p{L}\d _/-]{0,40}?)\**\s*:\**\s+(\S.*?)\s*$`)
+
+// labels are the named values of everything that is known, the task's first.
+func (p prompt) labels() []labelled {
+	var all []labelled
+	for _, text := range append([]string{p.task, p.context}, p.found...) {
+		prose, values := withoutJSON(text)
+		for line := range strings.Lines(prose) {
+			if m := labelLine.FindStringSubmatch(line); m != nil && !instructs(m[1]) {
+				all = append(all, labelled{m[1], m[2]})
+			}
+		}
+		for _, v := range values {
+			all = appendFields(all, "", v, 0)
+		}
+	}
+	return all
+}
+
+// appendFields adds the fields of a JSON value that are not objects or lists themselves.
+func appendFields(all []labelled, name string, value any, depth int) []labelled {
+	if depth > maxFillDepth {
+		return all
+	}
+	switch v := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			all = appendFields(all, key, v[key], depth+1)
+		}
+	case []any:
+		for _, item := range v {
+			if _, nested := item.(map[string]any); nested {
+				all = appendFields(all, name, item, depth+1)
+			}
+		}
+	case nil:
+	default:
+		if text := strings.TrimSpace(fmt.Sprint(v)); name != "" && text != "" {
+			all = append(all, labelled{name, text})
+		}
+	}
+	return all
+}
+
+// label finds the value that has the name of a property, or all words of it and at most one more.
+func (f *filler) label(name string) (string, bool) {
+	wanted := rank.Words(words(name))
+	if len(wanted) == 0 {
+		return "", false
+	}
+	near := ""
+	for _, l := range f.labels {
+		has := rank.Words(words(l.name))
+		if slices.Equal(has, wanted) {
+			return l.value, true
+		}
+		if near == "" && len(has) == len(wanted)+1 && !slices.ContainsFunc(wanted, func(w string) bool { return !slices.Contains(has, w) }) {
+			near = l.value
+		}
+	}
+	return near, near != ""
+}
+
+// maxJSONTries bounds how often a bracket is tried as the beginning of JSON.
+const maxJSONTries = 200
+
+// withoutJSON takes the JSON objects and lists of objects out of a text and gives them beside it.
+func withoutJSON(text string) (prose string, values []any) {
+	var b strings.Builder
+	tries := 0
+	for {
+		at := strings.IndexAny(text, "{[")
+		if at < 0 || tries == maxJSONTries {
+			b.WriteString(text)
+			return b.String(), values
+		}
+		tries++
+		b.WriteString(text[:at])
+		d := json.NewDecoder(strings.NewReader(text[at:]))
+		d.UseNumber()
+		var value any
+		if d.Decode(&value) != nil || empty(value) {
+			b.WriteByte(text[at])
+			text = text[at+1:]
+			continue
+		}
+		b.WriteByte('\n')
+		values = append(values, value)
+		text = text[at+int(d.InputOffset()):]
+	}
+}
+
+// empty tells JSON that is worth nothing: [1] may well be a footnote.
+func empty(value any) bool {
+	switch v := value.(type) {
+	case map[string]any:
+		return len(v) == 0
+	case []any:
+		return !slices.ContainsFunc(v, func(item any) bool {
+			_, number := item.(json.Number)
+			return !number
+		})
+	}
+	return true
+}
+
+// texts are the sentences in the values of JSON, those of fields in the order of their names.
+func texts(values []any) []string {
+	var all []string
+	var walk func(value any, depth int)
+	walk = func(value any, depth int) {
+		if depth > maxFillDepth {
+			return
+		}
+		switch v := value.(type) {
+		case map[string]any:
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				walk(v[key], depth+1)
+			}
+		case []any:
+			for _, item := range v {
+				walk(item, depth+1)
+			}
+		case string:
+			all = append(all, rank.Sentences(v)...)
+		}
+	}
+	for _, v := range values {
+		walk(v, 0)
+	}
+	return all
+}

@@ -1,0 +1,451 @@
+package offline
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"muster/shared/engine/rank"
+)
+
+// isVerdict tells the schema of a guardrail's answer.
+func isVerdict(schema json.RawMessage) bool {
+	var s struct {
+		Properties map[string]json.RawMessage `json:"properties"`
+	}
+	return json.Unmarshal(schema, &s) == nil && len(s.Properties) == 2 && s.Properties["valid"] != nil && s.Properties["feedback"] != nil
+}
+
+// schema is the part of JSON Schema that is filled by what it says; the rest is left to luck.
+type schema struct {
+	Type        any               `json:"type"`
+	Description string            `json:"description"`
+	Title       string            `json:"title"`
+	Enum        []json.RawMessage `json:"enum"`
+	Const       json.RawMessage   `json:"const"`
+	Properties  json.RawMessage   `json:"properties"`
+	Items       json.RawMessage   `json:"items"`
+	AnyOf       []json.RawMessage `json:"anyOf"`
+	OneOf       []json.RawMessage `json:"oneOf"`
+	AllOf       []json.RawMessage `json:"allOf"`
+	Ref         string            `json:"$ref"`
+	Format      string            `json:"format"`
+	Pattern     string            `json:"pattern"`
+	MinLength   int               `json:"minLength"`
+	MaxLength   *int              `json:"maxLength"`
+	MinItems    int               `json:"minItems"`
+	MaxItems    *int              `json:"maxItems"`
+	Minimum     *float64          `json:"minimum"`
+	Maximum     *float64          `json:"maximum"`
+	ExclMinimum *float64          `json:"exclusiveMinimum"`
+	ExclMaximum *float64          `json:"exclusiveMaximum"`
+	MultipleOf  *float64          `json:"multipleOf"`
+}
+
+const (
+	maxFillDepth = 12
+	// listed is the number of sentences in a list that says nothing of its length.
+	listed = 3
+)
+
+// filler fills a schema with what a prompt says.
+type filler struct {
+	ranking
+	root   json.RawMessage
+	labels []labelled
+	used   map[int]bool
+}
+
+// fillSchema gives JSON for the schema of a prompt.
+func fillSchema(p prompt) string {
+	f := &filler{ranking: p.rank(), root: p.schema, labels: p.labels(), used: map[int]bool{}}
+	var out bytes.Buffer
+	if err := json.Indent(&out, f.fill(p.schema, "", 0), "", "  "); err != nil {
+		return "{}"
+	}
+	return out.String()
+}
+
+func (f *filler) fill(raw json.RawMessage, name string, depth int) json.RawMessage {
+	var s schema
+	if depth > maxFillDepth || json.Unmarshal(raw, &s) != nil {
+		return json.RawMessage("null")
+	}
+	if s.Ref != "" {
+		return f.fill(f.resolve(s.Ref), name, depth+1)
+	}
+	for _, choices := range [][]json.RawMessage{s.AnyOf, s.OneOf, s.AllOf} {
+		if len(choices) > 0 && s.Type == nil {
+			return f.fill(notNull(choices), name, depth+1)
+		}
+	}
+	about := strings.TrimSpace(words(name) + " " + s.Title + " " + s.Description)
+	switch {
+	case s.Const != nil:
+		return s.Const
+	case len(s.Enum) > 0:
+		return f.choose(s.Enum, about)
+	}
+	switch s.kind() {
+	case "object":
+		return f.object(s, depth)
+	case "array":
+		return f.array(s, name, about, depth)
+	case "string":
+		return encode(f.text(s, name, about))
+	case "integer", "number":
+		return encode(f.number(s, name, about))
+	case "boolean":
+		return encode(f.truth(name, about))
+	}
+	return json.RawMessage("null")
+}
+
+// kind gives the first type that is not null; a schema without a type is known by its other fields.
+func (s schema) kind() string {
+	switch t := s.Type.(type) {
+	case string:
+		return t
+	case []any:
+		for _, one := range t {
+			if name, ok := one.(string); ok && name != "null" {
+				return name
+			}
+		}
+		return "null"
+	}
+	switch {
+	case s.Properties != nil:
+		return "object"
+	case s.Items != nil:
+		return "array"
+	}
+	return "string"
+}
+
+func notNull(choices []json.RawMessage) json.RawMessage {
+	for _, c := range choices {
+		var s schema
+		if json.Unmarshal(c, &s) == nil && s.Type != "null" {
+			return c
+		}
+	}
+	return choices[0]
+}
+
+// resolve follows a reference inside the schema.
+func (f *filler) resolve(ref string) json.RawMessage {
+	at := f.root
+	for part := range strings.SplitSeq(strings.TrimPrefix(ref, "#/"), "/") {
+		var object map[string]json.RawMessage
+		if json.Unmarshal(at, &object) != nil {
+			return nil
+		}
+		at = object[strings.NewReplacer("~1", "/", "~0", "~").Replace(part)]
+	}
+	return at
+}
+
+// object fills every property, in the order of the schema.
+func (f *filler) object(s schema, depth int) json.RawMessage {
+	var out bytes.Buffer
+	out.WriteByte('{')
+	var properties map[string]json.RawMessage
+	if json.Unmarshal(s.Properties, &properties) == nil {
+		for i, name := range keys(s.Properties) {
+			if i > 0 {
+				out.WriteByte(',')
+			}
+			out.Write(encode(name))
+			out.WriteByte(':')
+			out.Write(f.fill(properties[name], name, depth+1))
+		}
+	}
+	out.WriteByte('}')
+	return out.Bytes()
+}
+
+// keys gives the names of a JSON object in their order, each once.
+func keys(object json.RawMessage) []string {
+	d := json.NewDecoder(bytes.NewReader(object))
+	if _, err := d.Token(); err != nil {
+		return nil
+	}
+	var names []string
+	for d.More() {
+		name, err := d.Token()
+		text, ok := name.(string)
+		var skipped json.RawMessage
+		if err != nil || !ok || d.Decode(&skipped) != nil {
+			return names
+		}
+		if !slices.Contains(names, text) {
+			names = append(names, text)
+		}
+	}
+	return names
+}
+
+func (f *filler) array(s schema, name, about string, depth int) json.RawMessage {
+	var item schema
+	_ = json.Unmarshal(s.Items, &item)
+	n := max(s.MinItems, listed)
+	if s.MaxItems != nil {
+		n = min(n, *s.MaxItems)
+	}
+	var items []json.RawMessage
+	switch {
+	case len(item.Enum) > 0:
+		items = f.mentioned(item.Enum, max(1, s.MinItems))
+	case item.kind() == "string" && item.Ref == "" && item.AnyOf == nil && item.Format == "" && item.Pattern == "":
+		for _, i := range f.find(about+" "+item.Description, n) {
+			items = append(items, encode(fit(f.facts[i].text, item)))
+		}
+	default:
+		for range min(n, len(f.facts)) {
+			one := f.fill(s.Items, name, depth+1)
+			if !slices.ContainsFunc(items, func(other json.RawMessage) bool { return bytes.Equal(one, other) }) {
+				items = append(items, one)
+			}
+		}
+	}
+	for len(items) < s.MinItems && len(items) < 100 {
+		items = append(items, f.fill(s.Items, name, depth+1))
+	}
+	if s.MaxItems != nil && len(items) > *s.MaxItems {
+		items = items[:max(0, *s.MaxItems)]
+	}
+	if items == nil {
+		return json.RawMessage("[]")
+	}
+	return encode(items)
+}
+
+// find gives the facts that say most about something and have not been used yet; if all have, they are used again.
+func (f *filler) find(about string, n int) []int {
+	asked := scaled(f.index.Score(meaning(about)))
+	scores := make([]float64, len(f.facts))
+	for i := range scores {
+		scores[i] = 2*asked[i] + f.general[i]
+		if f.used[i] {
+			scores[i] -= 10
+		}
+	}
+	chosen := f.best(scores, n)
+	if len(chosen) > 0 && !f.used[chosen[0]] {
+		chosen = slices.DeleteFunc(chosen, func(i int) bool { return f.used[i] })
+	}
+	for _, i := range chosen {
+		f.used[i] = true
+	}
+	slices.Sort(chosen)
+	return chosen
+}
+
+var formats = map[string]*regexp.Regexp{
+	"date":      regexp.MustCompile(`\b\d{4}-\d{2}-\d{2}\b`),
+	"date-time": regexp.MustCompile(`\b\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}:\d{2})`),
+	"time":      regexp.MustCompile(`\b\d{2}:\d{2}:\d{2}(?:Z|[+-]\d{2}:\d{2})?\b`),
+	"email":     regexp.MustCompile(`[\w.+-]+@[\w-]+(?:\.[\w-]+)+`),
+	"uri":       regexp.MustCompile(`https?://[^\s"'<>)]+[^\s"'<>).,;:!?]`),
+}
+
+// text fills a string: a labelled value, something of the format or pattern asked for, or the sentence that fits best.
+func (f *filler) text(s schema, name, about string) string {
+	shape := formats[s.Format]
+	if s.Pattern != "" {
+		shape, _ = regexp.Compile(s.Pattern)
+	}
+	if shape != nil {
+		if value, ok := f.label(name); ok && shape.MatchString(value) {
+			return fit(value, s)
+		}
+		for _, fact := range f.facts {
+			if found := shape.FindString(fact.text); found != "" {
+				return found
+			}
+		}
+	}
+	if value, ok := f.label(name); ok {
+		return fit(value, s)
+	}
+	chosen := f.find(about, 1)
+	if len(chosen) == 0 {
+		return fit("", s)
+	}
+	text := f.facts[chosen[0]].text
+	for utf8.RuneCountInString(text) < s.MinLength {
+		more := f.find(about, 1)
+		if len(more) == 0 {
+			break
+		}
+		text += " " + f.facts[more[0]].text
+	}
+	return fit(text, s)
+}
+
+// fit cuts a text after the last word that fits, and fills up one that is too short with dots.
+func fit(text string, s schema) string {
+	runes := []rune(text)
+	if s.MaxLength != nil && len(runes) > *s.MaxLength {
+		text = string(runes[:max(0, *s.MaxLength)])
+		if space := strings.LastIndexByte(text, ' '); space > 0 && utf8.RuneCountInString(text[:space]) >= s.MinLength {
+			text = text[:space]
+		}
+	}
+	if short := min(s.MinLength, 10000) - utf8.RuneCountInString(text); short > 0 {
+		text += strings.Repeat(".", short)
+	}
+	return text
+}
+
+var decimal = regexp.MustCompile(`-?\d+(?:[.,]\d{3})*(?:\.\d+)?`)
+
+// number fills a number: a labelled one, or the first in the facts that speak of it; else the least that is allowed.
+func (f *filler) number(s schema, name, about string) float64 {
+	low, high := math.Inf(-1), math.Inf(1)
+	for bound, value := range map[*float64]*float64{s.Minimum: &low, s.Maximum: &high} {
+		if bound != nil {
+			*value = *bound
+		}
+	}
+	whole := s.kind() == "integer"
+	if s.ExclMinimum != nil {
+		low = math.Max(low, *s.ExclMinimum+step(whole))
+	}
+	if s.ExclMaximum != nil {
+		high = math.Min(high, *s.ExclMaximum-step(whole))
+	}
+	value, ok := math.Max(0, low), false
+	if text, labelled := f.label(name); labelled {
+		value, ok = firstNumber(text, low, high, whole, value)
+	}
+	if !ok {
+		asked := f.index.Score(meaning(about))
+		for _, i := range f.best(asked, 5) {
+			if asked[i] == 0 {
+				break
+			}
+			if value, ok = firstNumber(f.facts[i].text, low, high, whole, value); ok {
+				break
+			}
+		}
+	}
+	value = math.Min(value, high)
+	if m := s.MultipleOf; m != nil && *m > 0 {
+		value = math.Ceil(value / *m) * *m
+	}
+	return value
+}
+
+func step(whole bool) float64 {
+	if whole {
+		return 1
+	}
+	return 1e-6
+}
+
+func firstNumber(text string, low, high float64, whole bool, otherwise float64) (float64, bool) {
+	for _, found := range decimal.FindAllString(text, -1) {
+		n, err := strconv.ParseFloat(strings.ReplaceAll(found, ",", ""), 64)
+		if err == nil && n >= low && n <= high && (!whole || n == math.Trunc(n) && math.Abs(n) < 1<<53) {
+			return n, true
+		}
+	}
+	return otherwise, false
+}
+
+var negated = regexp.MustCompile(`(?i)\b(?:no|not|never|none|without|cannot|n't|false)\b|n't\b`)
+
+// truth fills a boolean: what is labelled, else whether a fact speaks of it without a "not".
+func (f *filler) truth(name, about string) bool {
+	if value, ok := f.label(name); ok {
+		return !negated.MatchString(value) && value != "0"
+	}
+	asked := f.index.Score(meaning(words(name)))
+	best := f.best(asked, 1)
+	return len(best) > 0 && asked[best[0]] > 0 && !negated.MatchString(f.facts[best[0]].text)
+}
+
+// choose picks the value of an enumeration that the facts mention most; without a mention the one nearest to them in words.
+func (f *filler) choose(values []json.RawMessage, about string) json.RawMessage {
+	counts := f.mentions(values)
+	best := 0
+	for i := range values {
+		if counts[i] > counts[best] {
+			best = i
+		}
+	}
+	return values[best]
+}
+
+// mentioned gives the values that the facts mention, at least n.
+func (f *filler) mentioned(values []json.RawMessage, n int) []json.RawMessage {
+	counts := f.mentions(values)
+	var found []json.RawMessage
+	for i, v := range values {
+		if counts[i] > 0 {
+			found = append(found, v)
+		}
+	}
+	for _, v := range values {
+		if len(found) < n && !slices.ContainsFunc(found, func(o json.RawMessage) bool { return bytes.Equal(o, v) }) {
+			found = append(found, v)
+		}
+	}
+	return found
+}
+
+func (f *filler) mentions(values []json.RawMessage) []int {
+	counts := make([]int, len(values))
+	for i, v := range values {
+		var text string
+		if json.Unmarshal(v, &text) != nil {
+			text = string(v)
+		}
+		wanted := rank.Words(words(text))
+		for _, fact := range f.facts {
+			all := len(wanted) > 0
+			for _, w := range wanted {
+				all = all && slices.Contains(fact.words, w)
+			}
+			if all {
+				counts[i]++
+			}
+		}
+	}
+	return counts
+}
+
+// words makes words of a name: snake_case, kebab-case and camelCase.
+func words(name string) string {
+	var b strings.Builder
+	last := ' '
+	for _, r := range name {
+		if unicode.IsUpper(r) && unicode.IsLower(last) {
+			b.WriteByte(' ')
+		}
+		if r == '_' || r == '-' || r == '.' {
+			r = ' '
+		}
+		b.WriteRune(r)
+		last = r
+	}
+	return b.String()
+}
+
+func encode(v any) json.RawMessage {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if e.Encode(v) != nil {
+		return json.RawMessage("null")
+	}
+	return bytes.TrimSpace(b.Bytes())
+}
