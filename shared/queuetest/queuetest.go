@@ -19,8 +19,6 @@ type Backend struct {
 	Open func(t *testing.T, maxReceives int) queue.Queue
 	// Advance moves the clock of the queues; nil when they know only the real time.
 	Advance func(d time.Duration)
-	// LosesGroups says that the backend takes groups and does not give them back. SQS does.
-	LosesGroups bool
 	// TakesTurns says that groups are served in turn, message by message. SQS promises less.
 	TakesTurns bool
 }
@@ -28,7 +26,12 @@ type Backend struct {
 // Run runs the suite.
 func Run(t *testing.T, backend Backend) {
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { c.run(&bench{t, backend, backend.Open(t, 100)}) })
+		t.Run(c.name, func(t *testing.T) {
+			if backend.Advance == nil {
+				t.Parallel()
+			}
+			c.run(&bench{t, backend, backend.Open(t, 100)})
+		})
 	}
 	if backend.TakesTurns {
 		t.Run("groups take turns, however much one of them has", func(t *testing.T) { turns(&bench{t, backend, backend.Open(t, 100)}) })
@@ -103,12 +106,20 @@ func (b *bench) waiter() <-chan queue.Received {
 
 func (b *bench) nothing() {
 	b.Helper()
-	got, err := b.queue.Receive(b.Context(), queue.MaxReceive, 0, long)
-	if err != nil {
-		b.Fatalf("receive: %v", err)
+	b.quiet(0)
+}
+
+// quiet checks that nothing shows for d.
+func (b *bench) quiet(d time.Duration) {
+	b.Helper()
+	wait := d
+	if b.backend.Advance != nil {
+		b.backend.Advance(d)
+		wait = 0
 	}
-	if len(got) > 0 {
-		b.Fatalf("received %+v, want nothing", got)
+	got, err := b.queue.Receive(b.Context(), queue.MaxReceive, wait, long)
+	if err != nil || len(got) > 0 {
+		b.Fatalf("received %+v and %v, want nothing", got, err)
 	}
 }
 
@@ -144,14 +155,6 @@ func (b *bench) buried(want ...queue.Dead) {
 			b.Errorf("a dead message has no id")
 		}
 		got[i].ID = ""
-		if b.backend.LosesGroups {
-			got[i].Group = ""
-		}
-	}
-	if b.backend.LosesGroups {
-		for i := range want {
-			want[i].Group = ""
-		}
 	}
 	for _, all := range [][]queue.Dead{got, want} {
 		slices.SortFunc(all, func(a, b queue.Dead) int { return compare(a.Body, b.Body) })
