@@ -85,6 +85,9 @@ func (s *Service) claim(ctx context.Context, r Run) (*Owner, error) {
 	if err := o.checkPoison(); err != nil {
 		return nil, err
 	}
+	if r.Cancel {
+		o.stop(ErrCanceled)
+	}
 	return o, nil
 }
 
@@ -284,10 +287,7 @@ func (o *Owner) End(out Outcome, b *Branch) error {
 // Fail ends a run that its engine does not end itself: it was stopped, or cannot go on.
 func (o *Owner) Fail(out Outcome) error {
 	b := &Branch{o: o, name: "main", segment: "end", now: o.created}
-	o.mu.Lock()
-	started := o.kickoff
-	o.mu.Unlock()
-	b.Emit(events.NewCrewKickoffFailed(events.Identity{}, events.CrewKickoffFailed{Error: out.Error}), Scope{Started: started})
+	b.Emit(events.NewCrewKickoffFailed(events.Identity{}, events.CrewKickoffFailed{Error: out.Error}), Scope{Started: o.kickoff})
 	return o.End(out, b)
 }
 

@@ -55,14 +55,17 @@ type Owner struct {
 	lease time.Time // the end of the lease on this process's own clock
 	yield bool
 
-	mu      sync.Mutex // the one appender, and all below
-	newest  Page
-	kickoff string // the id of crew_kickoff_started
-	dead    error
-	steps   map[string]*Page     // by key: the results and marks found when the run was claimed
-	cuts    map[string]int       // by key: the attempts that an earlier owner left open
-	open    map[string]bool      // by key: questions that were asked
-	lines   map[string]conversed // by name: how far a conversation is in the journal
+	// appender is the right to append, held from composing a page until its deliveries are sent. It guards what follows.
+	appender chan struct{}
+	newest   Page
+	kickoff  string // the id of crew_kickoff_started
+	dead     error
+
+	mu    sync.Mutex           // guards all below, never during a call to the outside
+	steps map[string]*Page     // by key: the results and marks found when the run was claimed
+	cuts  map[string]int       // by key: the attempts that an earlier owner left open
+	open  map[string]bool      // by key: questions that were asked
+	lines map[string]conversed // by name: how far a conversation is in the journal
 }
 
 // conversed is the page where a conversation was recorded last, and what it said.
@@ -116,8 +119,8 @@ func (o *Owner) mayGoOn(ctx context.Context) error {
 
 // append puts a page with what waits in a branch, and sends its deliveries before anybody puts the next.
 func (o *Owner) append(p *Page, w pending) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.appender <- struct{}{}
+	defer func() { <-o.appender }()
 	if o.dead != nil {
 		return o.dead
 	}
@@ -399,7 +402,8 @@ func (o *Owner) continueConversation(st Step, p *Page) {
 // newOwner makes the owner of a run whose item was just claimed.
 func (s *Service) newOwner(ctx context.Context, r Run, req Request, lease time.Time) *Owner {
 	o := &Owner{
-		s: s, ctx: ctx, id: r.ID, created: r.CreatedAt, expires: s.expires(r), epoch: r.Epoch, nonce: r.Nonce, req: req, run: r, lease: lease,
+		appender: make(chan struct{}, 1),
+		s:        s, ctx: ctx, id: r.ID, created: r.CreatedAt, expires: s.expires(r), epoch: r.Epoch, nonce: r.Nonce, req: req, run: r, lease: lease,
 		steps: map[string]*Page{}, cuts: map[string]int{}, open: map[string]bool{}, lines: map[string]conversed{},
 	}
 	o.work, o.stop = context.WithCancelCause(ctx)
