@@ -302,14 +302,14 @@ func TestStore_lets_a_check_refuse_what_was_parsed(t *testing.T) {
 
 func TestStore_lists_the_deployments_of_a_workspace_newest_first(t *testing.T) {
 	s, _ := newStore()
-	for i := range 203 {
+	for i := range 103 {
 		create(t, s, fmt.Sprint(i))
 	}
 	if _, _, _, err := s.Create(ctx, "w2", "elsewhere", yamlCrew, nil); err != nil {
 		t.Fatal(err)
 	}
 	all, err := s.Deployments(ctx, "w1")
-	if err != nil || len(all) != 203 || all[0].Name != "202" || all[202].Name != "0" {
+	if err != nil || len(all) != 103 || all[0].Name != "102" || all[102].Name != "0" {
 		t.Errorf("%d deployments, %v", len(all), err)
 	}
 	if none, err := s.Deployments(ctx, "w3"); err != nil || len(none) != 0 {
@@ -319,7 +319,7 @@ func TestStore_lists_the_deployments_of_a_workspace_newest_first(t *testing.T) {
 
 func TestStore_keeps_big_files(t *testing.T) {
 	s, _ := newStore()
-	big := map[string]string{"data.bin": strings.Repeat("noise\x00\xff", 500_000), "empty": ""}
+	big := map[string]string{"data.bin": strings.Repeat("noise\x00\xff", 60_000), "empty": ""}
 	_, v, _, err := s.Create(ctx, "w1", "", with(yamlCrew, big), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -32,8 +32,8 @@ func TestBlob_comes_back_as_it_was(t *testing.T) {
 		"a small page":               []byte(`{"seq":7}`),
 		"prose":                      []byte(strings.Repeat("A tenant was charged twice. ", 4000)),
 		"noise of one record":        noise(200 << 10),
-		"noise of many parts":        noise(1 << 20),
-		"prose of many megabytes":    []byte(strings.Repeat("all work and no play ", 500_000)),
+		"noise of many parts":        noise(620 << 10),
+		"prose of a megabyte":        []byte(strings.Repeat("all work and no play ", 50_000)),
 		"noise of exactly one part":  noise(300<<10 - 1),
 		"noise of one byte too many": noise(300 << 10),
 	} {
@@ -72,7 +72,7 @@ func TestBlob_compresses_prose_and_leaves_small_bodies_readable(t *testing.T) {
 func TestBlob_writes_parts_before_the_head_and_only_the_head_is_indexed(t *testing.T) {
 	ctx, s := context.Background(), newMemory()
 	end := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	r := record.Record{Key: key, Body: noise(700 << 10), Due: end, List: "runs", Order: "7", Expires: end}
+	r := record.Record{Key: key, Body: noise(610 << 10), Due: end, List: "runs", Order: "7", Expires: end}
 	if _, err := record.PutBlob(ctx, s, r); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestBlob_writes_parts_before_the_head_and_only_the_head_is_indexed(t *testi
 
 func TestBlob_keeps_the_condition(t *testing.T) {
 	ctx, s := context.Background(), newMemory()
-	first, second := noise(400<<10), noise(500<<10)
+	first, second := noise(301<<10), noise(302<<10)
 	if _, err := record.PutBlob(ctx, s, record.Record{Key: key, Body: first}); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func (s twice) Put(ctx context.Context, r record.Record) (int64, error) {
 
 func TestBlob_in_parts_survives_a_repeated_write_whose_answer_was_lost(t *testing.T) {
 	ctx, s := context.Background(), twice{newMemory()}
-	body := noise(700 << 10)
+	body := noise(610 << 10)
 	if rev, err := record.PutBlob(ctx, s, record.Record{Key: key, Body: body}); err != nil || rev != 1 {
 		t.Fatalf("revision %d, %v", rev, err)
 	}
@@ -145,7 +145,7 @@ func TestBlob_is_invisible_until_its_head_is_there(t *testing.T) {
 			}
 			return nil
 		}
-		_, err := record.PutBlob(ctx, s, record.Record{Key: key, Body: noise(800 << 10)})
+		_, err := record.PutBlob(ctx, s, record.Record{Key: key, Body: noise(610 << 10)})
 		if err == nil || fault.Is(err, fault.Conflict) {
 			t.Fatalf("failing write %d gave %v", fails, err)
 		}
@@ -165,7 +165,7 @@ func TestBlob_says_when_a_part_is_missing_or_damaged(t *testing.T) {
 		},
 	} {
 		ctx, s := context.Background(), newMemory()
-		if _, err := record.PutBlob(ctx, s, record.Record{Key: key, Body: noise(700 << 10)}); err != nil {
+		if _, err := record.PutBlob(ctx, s, record.Record{Key: key, Body: noise(610 << 10)}); err != nil {
 			t.Fatal(err)
 		}
 		harm(s, s.puts[1].Key)
