@@ -81,6 +81,7 @@ var rows = []row{
 	{"shared/app", join, nil, "the parts, joined on one page"},
 	{"shared/cloud", join, []string{"shared/app", "shared/config"}, "the backends that the configuration names, for the app"},
 
+	{"functions", home, []string{"infra", "infra/host"}, "the tests of the functions as they are deployed"},
 	{"functions/*", home, nil, "one Lambda function each"},
 	{"infra", home, nil, "the manifest"},
 	{"infra/cdk", home, []string{"infra"}, "the manifest as CloudFormation"},
@@ -111,7 +112,7 @@ type library struct {
 var libraries = []library{
 	{"github.com/aws/aws-cdk-go", []string{"infra/cdk"}, false, "240 MB that nobody else should have to download"},
 	{"github.com/aws/jsii-runtime-go", []string{"infra/cdk"}, false, "comes with the CDK"},
-	{"github.com/aws/aws-sdk-go-v2", []string{"shared/cloud", "shared/dynamo", "shared/sqs", "shared/lambdatool", "shared/emulator"}, false, "AWS is known to its adapters only"},
+	{"github.com/aws/aws-sdk-go-v2", []string{"shared/cloud", "shared/dynamo", "shared/sqs", "shared/lambdatool", "shared/emulator", "functions"}, false, "AWS is known to its adapters only"},
 	{"github.com/aws/smithy-go", []string{"shared/cloud", "shared/dynamo", "shared/sqs", "shared/lambdatool", "shared/emulator"}, false, "the SDK's errors and middleware"},
 	{"github.com/aws/aws-lambda-go", []string{"shared/invoke", "functions/*", "infra/host", "infra/local", "infra/runtimeapi"}, true, "Lambda's events stop at invoke"},
 	{"github.com/goccy/go-yaml", []string{"shared/crew"}, false, "definitions in YAML"},

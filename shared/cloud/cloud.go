@@ -22,6 +22,7 @@ import (
 	"muster/shared/config"
 	"muster/shared/dynamo"
 	"muster/shared/engine/llm"
+	"muster/shared/guard"
 	"muster/shared/lambdatool"
 	"muster/shared/sqs"
 	"muster/shared/workspace"
@@ -47,6 +48,7 @@ func Open(ctx context.Context, c config.Config) (app.Backends, error) {
 		Callers:       c.Callers,
 		Sealer:        keys.sealer(c),
 		Models:        models,
+		Guard:         guard.Options{Allow: c.PrivateNetworks},
 		Functions:     lambdatool.New(lambda.NewFromConfig(sdk)),
 		FunctionNames: c.ToolFunctions,
 	}, nil

@@ -6,6 +6,7 @@ package config
 import (
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -28,6 +29,7 @@ const (
 	WorkspaceTokenKey      = "MUSTER_WORKSPACE_TOKEN_SHA256"
 	InternalTokenKey       = "MUSTER_INTERNAL_TOKEN_SHA256"
 	ToolFunctionsKey       = "MUSTER_TOOL_FUNCTIONS"
+	PrivateNetworksKey     = "MUSTER_PRIVATE_NETWORKS"
 )
 
 // Config is everything that a function is told from outside. Every function is told the same, and may do less with it
@@ -50,6 +52,9 @@ type Config struct {
 	// ToolFunctions names the Lambda functions that `lambda` tools may call (MUSTER_TOOL_FUNCTIONS, comma-separated; may
 	// be absent).
 	ToolFunctions []string
+	// PrivateNetworks holds the addresses inside that webhooks and tools may reach (MUSTER_PRIVATE_NETWORKS, comma-separated
+	// prefixes such as 10.1.0.0/16; absent: public addresses only).
+	PrivateNetworks []netip.Prefix
 	// Models is what llm.FromEnv reads. On AWS an API key may be "ssm:" and the name of a SecureString that holds it.
 	Models llm.Settings
 }
@@ -75,6 +80,7 @@ func From(getenv func(string) string) (Config, error) {
 		SealingKeys:         getenv(SealingKeyKey),
 		WorkspaceID:         r.id(WorkspaceIDKey),
 		ToolFunctions:       list(getenv(ToolFunctionsKey)),
+		PrivateNetworks:     r.prefixes(PrivateNetworksKey),
 		Models:              llm.FromEnv(getenv),
 	}
 	if (c.SealingKeyParameter == "") == (c.SealingKeys == "") {
@@ -134,6 +140,19 @@ func (r *reader) hash(key string) string {
 		r.wrong("%s is not the 64 hex digits of a SHA-256", key)
 	}
 	return strings.ToLower(v)
+}
+
+func (r *reader) prefixes(key string) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, item := range list(r.getenv(key)) {
+		p, err := netip.ParsePrefix(item)
+		if err != nil {
+			r.wrong("%s is not a list of network prefixes such as 10.1.0.0/16", key)
+			return nil
+		}
+		prefixes = append(prefixes, p)
+	}
+	return prefixes
 }
 
 // list splits a comma-separated list, leaving out what is empty.

@@ -2,10 +2,12 @@ package config_test
 
 import (
 	"maps"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"muster/shared/config"
 	"muster/shared/workspace"
@@ -36,8 +38,9 @@ func environment(changes map[string]string) func(string) string {
 
 func TestFromReadsEverySetting(t *testing.T) {
 	got, err := config.From(environment(map[string]string{
-		config.ToolFunctionsKey: " crm-lookup, send-quote ,",
-		"MODEL":                 "ollama/llama3.2",
+		config.ToolFunctionsKey:   " crm-lookup, send-quote ,",
+		config.PrivateNetworksKey: "10.1.0.0/16, fd00::/8",
+		"MODEL":                   "ollama/llama3.2",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -52,10 +55,11 @@ func TestFromReadsEverySetting(t *testing.T) {
 			hashA: {Kind: workspace.Workspace, WorkspaceID: workspaceID},
 			hashB: {Kind: workspace.Internal, WorkspaceID: workspaceID},
 		},
-		ToolFunctions: []string{"crm-lookup", "send-quote"},
-		Models:        got.Models,
+		ToolFunctions:   []string{"crm-lookup", "send-quote"},
+		PrivateNetworks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8")},
+		Models:          got.Models,
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
 	if got.Models.Default != "ollama/llama3.2" {
@@ -75,6 +79,7 @@ func TestFromTellsEverythingThatIsWrong(t *testing.T) {
 		{"what is no URL is named", map[string]string{config.RunsURLKey: "runs"}, []string{"MUSTER_RUNS_QUEUE_URL is not a URL"}},
 		{"what is no hash is named", map[string]string{config.InternalTokenKey: "mus_int_x"}, []string{"MUSTER_INTERNAL_TOKEN_SHA256 is not"}},
 		{"what is no id is named", map[string]string{config.WorkspaceIDKey: "mine"}, []string{"MUSTER_WORKSPACE_ID is not"}},
+		{"what is no network is named", map[string]string{config.PrivateNetworksKey: "10.1.0.0"}, []string{"MUSTER_PRIVATE_NETWORKS is not"}},
 		{"no sealing key", map[string]string{config.SealingKeyParameterKey: ""}, []string{"MUSTER_SEALING_KEY_PARAMETER", "MUSTER_SEALING_KEY"}},
 		{"two sealing keys", map[string]string{config.SealingKeyKey: "k1:AA=="}, []string{"MUSTER_SEALING_KEY_PARAMETER", "MUSTER_SEALING_KEY"}},
 		{"one token for two doors", map[string]string{config.InternalTokenKey: hashA}, []string{"the same token"}},

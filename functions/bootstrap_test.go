@@ -1,0 +1,264 @@
+package functions_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"muster/infra"
+	"muster/infra/host"
+	"muster/infra/runtimeapi"
+	"muster/shared/config"
+	"muster/shared/dynamo"
+	"muster/shared/emulator"
+	"muster/shared/queue"
+	"muster/shared/sqs"
+	"muster/shared/webhook"
+	"muster/shared/workspace"
+)
+
+const (
+	workspaceToken = "mus_ws_of-the-bootstrap-test"
+	internalToken  = "mus_int_of-the-bootstrap-test"
+	workspaceID    = "0198c0de-0000-7000-8000-000000000002"
+	// longest is how long the whole of it may take on a busy machine.
+	longest = 2 * time.Minute
+)
+
+// The bootstraps as they are deployed, on emulators of DynamoDB and SQS: a crew is deployed and kicked off over HTTP, the
+// runner executes it, the dispatcher tells a receiver, and the receiver verifies the signature.
+func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
+	dynamoEndpoint, sqsEndpoint := emulator.DynamoDB(t), emulator.SQS(t)
+	ctx, cancel := context.WithTimeout(t.Context(), longest)
+	defer cancel()
+
+	queues, env := onEmulators(t, dynamoEndpoint, sqsEndpoint)
+	var names []string
+	for _, f := range infra.Functions {
+		names = append(names, f.Name)
+	}
+	bootstraps, err := runtimeapi.Build(ctx, "..", t.TempDir(), names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	functions := map[string]*runtimeapi.Function{}
+	for _, f := range infra.Functions {
+		functions[f.Name] = &runtimeapi.Function{
+			Name: f.Name, Bootstrap: bootstraps[f.Name], Output: t.Output(),
+			Env: append(env, "AWS_LAMBDA_FUNCTION_NAME="+f.Name, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.Itoa(f.MemoryMB)),
+		}
+		t.Cleanup(functions[f.Name].Close)
+	}
+	around := &host.Host{
+		Queues: queues,
+		Invoke: func(ctx context.Context, function string, event []byte) ([]byte, error) {
+			return functions[function].Invoke(ctx, event)
+		},
+	}
+	front := httptest.NewServer(around.HTTP())
+	t.Cleanup(front.Close)
+	running, stop := context.WithCancel(ctx)
+	worked := make(chan struct{})
+	go func() {
+		defer close(worked)
+		around.Run(running)
+	}()
+	t.Cleanup(func() { stop(); <-worked })
+
+	heard := make(chan heard, 100)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		heard <- newHeard(r, body)
+	}))
+	t.Cleanup(receiver.Close)
+
+	var deployed struct {
+		Token         string `json:"token"`
+		WebhookSecret string `json:"webhook_secret"`
+	}
+	call(t, "POST", front.URL+"/v1/deployments", workspaceToken, map[string]any{"name": "lead-research", "files": crewFiles(t)}, http.StatusCreated, &deployed)
+	var inputs map[string]any
+	if err := json.Unmarshal(crewFile(t, "inputs.json"), &inputs); err != nil {
+		t.Fatal(err)
+	}
+	var started struct {
+		KickoffID string `json:"kickoff_id"`
+	}
+	call(t, "POST", front.URL+"/kickoff", deployed.Token, map[string]any{
+		"inputs": inputs, "taskWebhookUrl": receiver.URL + "/task", "crewWebhookUrl": receiver.URL + "/crew",
+	}, http.StatusOK, &started)
+
+	tasks := 0
+	for ended := false; !ended; {
+		select {
+		case h := <-heard:
+			if err := webhook.Verify(deployed.WebhookSecret, h.header, h.body, time.Now()); err != nil {
+				t.Errorf("%s: %v", h.path, err)
+			}
+			var told struct {
+				KickoffID string `json:"kickoff_id"`
+			}
+			if err := json.Unmarshal(h.body, &told); err != nil || told.KickoffID != started.KickoffID {
+				t.Errorf("%s told of the run %q, %v; want %q", h.path, told.KickoffID, err, started.KickoffID)
+			}
+			if h.path == "/task" {
+				tasks++
+			}
+			ended = h.path == "/crew"
+		case <-ctx.Done():
+			t.Fatal("nobody told the receiver that the run ended")
+		}
+	}
+	var now struct {
+		State string `json:"state"`
+	}
+	call(t, "GET", front.URL+"/status/"+started.KickoffID, deployed.Token, nil, http.StatusOK, &now)
+	if now.State != "SUCCESS" {
+		t.Errorf("the run is %s, want SUCCESS", now.State)
+	}
+	for name, q := range queues {
+		if dead, err := q.Buried(ctx, 10); err != nil || len(dead) > 0 {
+			t.Errorf("the dead-letter queue of %s holds %+v, %v", name, dead, err)
+		}
+	}
+	t.Logf("%d task webhooks before the end", tasks)
+}
+
+// heard is a request that the receiver got.
+type heard struct {
+	path   string
+	header http.Header
+	body   []byte
+}
+
+func newHeard(r *http.Request, body []byte) heard { return heard{r.URL.Path, r.Header, body} }
+
+// onEmulators makes the table and the queues of the manifest, and the environment that names them.
+func onEmulators(t *testing.T, dynamoEndpoint, sqsEndpoint string) (map[string]queue.Queue, []string) {
+	t.Helper()
+	suffix := strings.ToLower(t.Name()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	table := "muster-" + suffix
+	if _, err := dynamodb.NewFromConfig(emulator.Config(dynamoEndpoint)).CreateTable(t.Context(), dynamo.Table(table)); err != nil {
+		t.Fatal(err)
+	}
+	client := awssqs.NewFromConfig(emulator.Config(sqsEndpoint))
+	create := func(name string, attributes map[string]string) string {
+		out, err := client.CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: aws.String(name), Attributes: attributes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *out.QueueUrl
+	}
+	env := []string{
+		"PATH=" + os.Getenv("PATH"), "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
+		"AWS_LAMBDA_LOG_FORMAT=JSON", "AWS_LAMBDA_LOG_LEVEL=WARN",
+		"AWS_ENDPOINT_URL_DYNAMODB=" + dynamoEndpoint, "AWS_ENDPOINT_URL_SQS=" + sqsEndpoint,
+		config.TableKey + "=" + table,
+		config.SealingKeyKey + "=k1:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+		config.WorkspaceIDKey + "=" + workspaceID,
+		config.WorkspaceTokenKey + "=" + workspace.Hash(workspaceToken),
+		config.InternalTokenKey + "=" + workspace.Hash(internalToken),
+		config.PrivateNetworksKey + "=127.0.0.0/8", // where the receiver is
+	}
+	queues := map[string]queue.Queue{}
+	keys := map[string][2]string{
+		infra.Runs:       {config.RunsURLKey, config.RunsDeadURLKey},
+		infra.Deliveries: {config.DeliveriesURLKey, config.DeliveriesDeadURLKey},
+	}
+	for _, q := range infra.Queues {
+		dead := create("dead-"+q.Name+"-"+suffix[len(suffix)-10:], nil)
+		attributes, err := client.GetQueueAttributes(t.Context(), &awssqs.GetQueueAttributesInput{
+			QueueUrl: &dead, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		redrive, err := json.Marshal(map[string]any{"deadLetterTargetArn": attributes.Attributes["QueueArn"], "maxReceiveCount": q.Receives})
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := create(q.Name+"-"+suffix[len(suffix)-10:], map[string]string{"RedrivePolicy": string(redrive)})
+		queues[q.Name] = sqs.New(client, url, dead)
+		env = append(env, keys[q.Name][0]+"="+url, keys[q.Name][1]+"="+dead)
+	}
+	return queues, env
+}
+
+// call sends JSON, wants a status, and reads the answer.
+func call(t *testing.T, method, url, token string, body any, status int, into any) {
+	t.Helper()
+	raw, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	got, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.StatusCode != status {
+		t.Fatalf("%s %s: got %d %s, want %d", method, url, answer.StatusCode, got, status)
+	}
+	if err := json.Unmarshal(got, into); err != nil {
+		t.Fatalf("%s %s: %v", method, url, err)
+	}
+}
+
+// crew is the sample that is deployed: the one of the seed.
+var crew = filepath.Join("..", "testevents", "crews", "lead-research")
+
+func crewFile(t *testing.T, name string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(crew, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func crewFiles(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(crew, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(crew, path)
+		if err == nil {
+			files[filepath.ToSlash(name)] = string(crewFile(t, name))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}

@@ -1,0 +1,277 @@
+package infra_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"muster/infra"
+	"muster/shared/app"
+	"muster/shared/invoke"
+	"muster/shared/queue"
+	"muster/shared/sqlite"
+	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/workspace"
+)
+
+const (
+	testWorkspace = "0198c0de-0000-7000-8000-000000000001"
+	testToken     = "mus_ws_testevents" // the token of the events
+	eventRun      = "019ab0c4-7d1e-7c3a-9b52-4f6e8d2a1c07"
+)
+
+// installation is an app with one deployed crew and one run that nobody has executed yet.
+type installation struct {
+	handlers map[string]lambda.Handler
+	queues   map[string]*sqlite.Queue
+	run      string
+}
+
+func install(t *testing.T) *installation {
+	t.Helper()
+	db := sqlitetest.Temp(t)
+	in := &installation{queues: map[string]*sqlite.Queue{}}
+	for _, q := range infra.Queues {
+		in.queues[q.Name] = db.Queue(q.Name, sqlite.QueueOptions{MaxReceives: q.Receives})
+	}
+	sealer, err := workspace.NewSealer(map[string][]byte{"test": bytes.Repeat([]byte{1}, 32)}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := app.New(app.Backends{
+		Records: db.Records(), Runs: in.queues[infra.Runs], Deliveries: in.queues[infra.Deliveries], Sealer: sealer,
+		Callers: map[string]workspace.Caller{workspace.Hash(testToken): {Kind: workspace.Workspace, WorkspaceID: testWorkspace}},
+	})
+	in.handlers = map[string]lambda.Handler{
+		"kickoff":    invoke.HTTP(a.HTTP),
+		"api":        invoke.HTTP(a.HTTP),
+		"runner":     invoke.Batch(a.Runner, in.queues[infra.Runs]),
+		"dispatcher": invoke.Batch(a.Dispatcher, in.queues[infra.Deliveries]),
+		"sweeper":    invoke.Tick(a.Sweep),
+	}
+	if _, _, _, err := a.Crews.Create(t.Context(), testWorkspace, "lead-research", crewFiles(t, "lead-research"), nil); err != nil {
+		t.Fatal(err)
+	}
+	out, err := in.handlers["kickoff"].Invoke(t.Context(), testEvent(t, "kickoff/base64.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer events.APIGatewayV2HTTPResponse
+	var started struct {
+		ID string `json:"kickoff_id"`
+	}
+	decodeStrictly(t, out, &answer)
+	if err := json.Unmarshal([]byte(answer.Body), &started); err != nil || started.ID == "" {
+		t.Fatalf("the run did not start: %s", out)
+	}
+	in.run = started.ID
+	return in
+}
+
+func testEvent(t *testing.T, path string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("..", "testevents", path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func crewFiles(t *testing.T, name string) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	root := os.DirFS(filepath.Join("..", "testevents", "crews", name))
+	err := fs.WalkDir(root, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		files[path], err = fs.ReadFile(root, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func decodeStrictly(t *testing.T, raw []byte, into any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		t.Errorf("decode %s: %v", raw, err)
+	}
+}
+
+// Every event of testevents has a row: what must come of it.
+var testEvents = []struct {
+	file string
+	want string
+	ask  func(t *testing.T, in *installation, out []byte)
+}{
+	{"kickoff/kickoff.json", "a run", status(200, `"kickoff_id":"`)},
+	{"kickoff/base64.json", "a run", status(200, `"kickoff_id":"`)},
+	{"kickoff/bad-body.json", "a refusal in the wire's own shape", status(422, `"detail":`)},
+	{"kickoff/bad-event.json", "an error", nil},
+	{"api/inputs.json", "the names of the inputs", status(200, `"company"`)},
+	{"api/status.json", "the state of the run", status(200, `"state":"PENDING"`)},
+	{"api/list-runs.json", "an empty list", status(200, `[]`)},
+	{"api/bad-token.json", "a refusal in the wire's own shape", status(401, `"detail":`)},
+	{"api/bad-event.json", "an error", nil},
+	{"runner/run.json", "an executed run", executed},
+	{"runner/two-runs.json", "an executed run, and one that is not there in the dead-letter queue", executed},
+	{"runner/bad-message.json", "the message in the dead-letter queue", buried(infra.Runs, "not a message for the runner")},
+	{"runner/bad-event.json", "an error", nil},
+	{"dispatcher/delivery.json", "nothing to deliver: the run has no such target", buried(infra.Deliveries, "There is no")},
+	{"dispatcher/bad-message.json", "the message in the dead-letter queue", buried(infra.Deliveries, "message")},
+	{"dispatcher/bad-event.json", "an error", nil},
+	{"sweeper/tick.json", "a sweep", func(t *testing.T, _ *installation, out []byte) {
+		if string(out) != "null" {
+			t.Errorf("got the answer %s", out)
+		}
+	}},
+	{"sweeper/bad-event.json", "an error", nil},
+}
+
+func status(status int, body string) func(*testing.T, *installation, []byte) {
+	return func(t *testing.T, _ *installation, out []byte) {
+		var a events.APIGatewayV2HTTPResponse
+		decodeStrictly(t, out, &a)
+		if a.StatusCode != status || !strings.Contains(a.Body, body) {
+			t.Errorf("got %d %s, want %d and %s", a.StatusCode, a.Body, status, body)
+		}
+	}
+}
+
+func executed(t *testing.T, in *installation, out []byte) {
+	noFailures(t, out)
+	asked := bytes.ReplaceAll(testEvent(t, "api/status.json"), []byte(eventRun), []byte(in.run))
+	answer, err := in.handlers["api"].Invoke(t.Context(), asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status(200, `"state":"SUCCESS"`)(t, in, answer)
+}
+
+func buried(name, reason string) func(*testing.T, *installation, []byte) {
+	return func(t *testing.T, in *installation, out []byte) {
+		noFailures(t, out)
+		dead, err := in.queues[name].Buried(t.Context(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(dead) != 1 || !strings.Contains(dead[0].Reason, reason) {
+			t.Errorf("got the dead letters %+v, want one because of %q", dead, reason)
+		}
+	}
+}
+
+func noFailures(t *testing.T, out []byte) {
+	t.Helper()
+	var a events.SQSEventResponse
+	decodeStrictly(t, out, &a)
+	if a.BatchItemFailures == nil || len(a.BatchItemFailures) > 0 {
+		t.Errorf("got the answer %s, want an empty list of failures", out)
+	}
+}
+
+func TestEventsAsAWSSendsThem(t *testing.T) {
+	seen := map[string]bool{}
+	for _, test := range testEvents {
+		t.Run(test.file+" gives "+test.want, func(t *testing.T) {
+			seen[test.file] = true
+			in := install(t)
+			event := testEvent(t, test.file)
+			function := filepath.Dir(test.file)
+			if test.ask != nil {
+				decodeStrictly(t, event, newEvent(function))
+			}
+			event = in.receive(t, function, bytes.ReplaceAll(event, []byte(eventRun), []byte(in.run)))
+			out, err := in.handlers[function].Invoke(t.Context(), event)
+			if test.ask == nil {
+				if err == nil {
+					t.Errorf("got the answer %s, want an error", out)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			test.ask(t, in, out)
+		})
+	}
+
+	for _, f := range infra.Functions {
+		files, err := filepath.Glob(filepath.Join("..", "testevents", f.Name, "*.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		good, bad := 0, 0
+		for _, file := range files {
+			name := f.Name + "/" + filepath.Base(file)
+			if !seen[name] {
+				t.Errorf("%s is not tried", name)
+			}
+			if strings.HasPrefix(filepath.Base(file), "bad-") {
+				bad++
+			} else {
+				good++
+			}
+		}
+		if good == 0 || bad == 0 {
+			t.Errorf("%s has %d good events and %d bad ones, want some of each", f.Name, good, bad)
+		}
+	}
+}
+
+// newEvent gives what an event of the function decodes into.
+func newEvent(function string) any {
+	switch function {
+	case "kickoff", "api":
+		return &events.APIGatewayV2HTTPRequest{}
+	case "sweeper":
+		return &events.EventBridgeEvent{}
+	}
+	return &events.SQSEvent{}
+}
+
+// receive puts the messages of a queue's event into the queue and receives them, so that their receipts hold.
+func (in *installation) receive(t *testing.T, function string, event []byte) []byte {
+	t.Helper()
+	var batch events.SQSEvent
+	q := map[string]*sqlite.Queue{"runner": in.queues[infra.Runs], "dispatcher": in.queues[infra.Deliveries]}[function]
+	if q == nil || json.Unmarshal(event, &batch) != nil {
+		return event
+	}
+	for i := range batch.Records {
+		m := &batch.Records[i]
+		if m.ReceiptHandle == "" {
+			continue
+		}
+		if err := q.Send(t.Context(), queue.Message{Body: m.Body}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			got, err := q.Receive(t.Context(), 1, 0, infra.Queues[0].Visibility)
+			if err != nil || len(got) == 0 {
+				t.Fatalf("received %d messages, %v", len(got), err)
+			}
+			if got[0].Body == m.Body {
+				m.ReceiptHandle = got[0].Receipt
+				break
+			}
+		}
+	}
+	edited, err := json.Marshal(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return edited
+}
