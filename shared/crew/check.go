@@ -3,6 +3,7 @@ package crew
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -91,6 +92,12 @@ func (b *builder) checkSearches() {
 	const nothing = "has a knowledge_search and no 'knowledge' to search"
 	if len(b.def.Knowledge) > 0 {
 		return
+	}
+	// Where nothing is named, the tool searches all files below knowledge/.
+	for name := range b.files {
+		if strings.HasPrefix(name, "knowledge/") {
+			return
+		}
 	}
 	for i, a := range b.def.Agents {
 		if searches(a.Tools) && len(a.Knowledge) == 0 {

@@ -527,6 +527,13 @@ writer:
 	}
 }
 
+func TestParse_does_not_warn_of_a_search_in_the_knowledge_folder(t *testing.T) {
+	mustParse(t, with(yamlCrew, map[string]string{
+		"tasks.yaml":         "t: {description: d, expected_output: e, agent: writer, tools: [knowledge_search]}",
+		"knowledge/notes.md": "Notes.",
+	}))
+}
+
 func TestParse_takes_yes_and_no_in_yaml_as_python_does(t *testing.T) {
 	d := mustParse(t, with(yamlCrew, map[string]string{"crew.yaml": "cache: yes\nstream: Off\nmemory: false\n"}))
 	if !d.Cache || d.Stream {
