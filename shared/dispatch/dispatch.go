@@ -104,9 +104,6 @@ func (d *Dispatcher) Handle(ctx context.Context, m queue.Received) (answer queue
 			answer = queue.RetryIn(ownFault)
 		}
 	}()
-	if late(ctx) {
-		return queue.RetryIn(0)
-	}
 	j, err := d.open(ctx, asked, log)
 	if err == nil {
 		err = j.deliver(ctx, asked.Part)

@@ -576,9 +576,31 @@ func TestTheRunIsToldWhenEveryDeliveryOfItsEndHasARecord(t *testing.T) {
 		told   int
 	}{{step, crew, 0}, {step, steps, 0}, {step, stream, 0}, {end, crew, 0}, {end, stream, 0}, {end, steps, 1}, {end, steps, 2}} {
 		wantDone(t, s.send(t, c.seq, c.target, ""))
-		if s.runs.told != c.told {
-			t.Errorf("after message %d the run was told %d times, want %d", i+1, s.runs.told, c.told)
+		if got := s.runs.times(); got != c.told {
+			t.Errorf("after message %d the run was told %d times, want %d", i+1, got, c.told)
 		}
+	}
+}
+
+func TestHalvesThatAreUnderWayAreNotToldYet(t *testing.T) {
+	s := newStage(t)
+	release := make(chan struct{})
+	halves := func(w http.ResponseWriter, _ *http.Request) { <-release }
+	r := guardtest.New(t, guardtest.InTurn(guardtest.Status(400), halves))
+	stream := s.target(run.StreamTarget, r.URL)
+	crew := s.target(run.CrewTarget, guardtest.New(t, guardtest.Say(200, "")).URL)
+	seq := s.page(run.EndPage, 2)
+	var wait sync.WaitGroup
+	wait.Go(func() { s.send(t, seq, stream, "") })
+	r.Await(t, 3)
+	wantDone(t, s.send(t, seq, crew, ""))
+	if s.runs.times() != 0 {
+		t.Error("the run was told while two halves had no record")
+	}
+	close(release)
+	wait.Wait()
+	if s.runs.times() != 1 {
+		t.Errorf("at the end the run was told %d times", s.runs.times())
 	}
 }
 
@@ -588,7 +610,7 @@ func TestAnEndWithNothingForATargetIsToldToo(t *testing.T) {
 	seq := s.page(run.EndPage, 0)
 	wantDone(t, s.send(t, seq, target, ""))
 	wantDone(t, s.send(t, seq, target, ""))
-	if s.runs.told == 0 {
+	if s.runs.times() == 0 {
 		t.Error("the run stays due for ever")
 	}
 }
@@ -599,10 +621,9 @@ func TestSecretsAreNeitherKeptNorLogged(t *testing.T) {
 		s := newStage(t)
 		r := guardtest.New(t, func(w http.ResponseWriter, q *http.Request) {
 			w.WriteHeader(500)
-			// Repeated up to and over the end of what is kept, so that a cut falls into a secret.
-			for range 400 {
-				io.WriteString(w, "got "+q.Header.Get("Authorization")+" password "+password+" for "+secret+" ")
-			}
+			said := "got " + q.Header.Get("Authorization") + " password " + password + " for " + secret + " "
+			// The end of what is kept falls into a secret.
+			io.WriteString(w, said+strings.Repeat(".", 16<<10-len(said)-len(password)+2)+password+strings.Repeat(".", 1000))
 		})
 		target := s.target(run.CrewTarget, r.URL+"/?token="+password)
 		s.runs.request.Targets[0].Authorization = seal(s.runs.run.WorkspaceID, s.runs.run.ID, "target/"+target, authorization)

@@ -89,8 +89,8 @@ func (j *job) claim(ctx context.Context, one *webhook.Delivery) (bool, error) {
 			}
 			return false, nil
 		}
+		// The due time stays what it was: should we die, the sweeper asks for another try after the claim.
 		one.ClaimedUntil = now.Add(claimTime).UTC()
-		one.Due = one.ClaimedUntil.Add(lost)
 		err := j.deliveries().Put(ctx, one)
 		if err == nil {
 			return true, nil

@@ -202,6 +202,13 @@ func (j *journal) Told(context.Context, string, int) error {
 	return nil
 }
 
+// times says how often the run was told.
+func (j *journal) times() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.told
+}
+
 func (j *journal) Deployment(_ context.Context, deploymentID string) (crew.Deployment, error) {
 	return crew.Deployment{ID: deploymentID, WebhookSecret: seal(j.run.WorkspaceID, deploymentID, "webhook_secret", secret)}, nil
 }

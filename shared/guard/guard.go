@@ -86,7 +86,6 @@ func New(o Options) *Client {
 		DialContext:            c.dial,
 		DialTLSContext:         c.dialTLS,
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeader,
 		ResponseHeaderTimeout:  o.HeaderTimeout,
 		MaxIdleConns:           4 * idlePerHost,
@@ -130,7 +129,7 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	sent := r.Clone(r.Context())
 	// The transport would send a request again on its own when a kept connection breaks, if it could get the body back.
 	sent.GetBody = nil
-	if sent.Header.Get("Accept-Encoding") == "" {
+	if sent.Header.Get("Accept-Encoding") == "" { // the transport would ask for gzip, and unpack it
 		sent.Header.Set("Accept-Encoding", "identity")
 	}
 	resp, err := c.transport.RoundTrip(sent)

@@ -147,6 +147,10 @@ func TestAnAddressThatRefusesIsFollowedByTheNext(t *testing.T) {
 	if body != "fine" || err != nil {
 		t.Errorf("got %q, %v", body, err)
 	}
+	refused := guardtest.Refused(t)
+	if _, _, _, err = get(t, c, "http://two.example"+refused[strings.LastIndexByte(refused, ':'):], 10); Class(err) != Connect {
+		t.Errorf("where only the allowed address counts: class %q, %v", Class(err), err)
+	}
 }
 
 func TestNamesThatDoNotResolve(t *testing.T) {
