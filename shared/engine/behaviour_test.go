@@ -555,3 +555,22 @@ func TestABranchThatStopsTakesTheOthersAlongWithoutLosingACall(t *testing.T) {
 		t.Errorf("%d steps are recorded, want those of both branches", recorded)
 	}
 }
+
+func TestAPanicInABranchReachesWhoeverCalledRun(t *testing.T) {
+	w := newWorld(t, func(r scripted.Request) scripted.Reply {
+		return joined(scripted.Use("search", map[string]any{"query": "rain"}), scripted.Use("search", map[string]any{"query": "sun"}))
+	})
+	w.withSearch().do = func(_ context.Context, c tool.Call) (tool.Result, error) {
+		if c.Arguments["query"] == "sun" {
+			panic("no sun")
+		}
+		return tool.Result{}, nil
+	}
+	d := newCrew(nativeModel, crew.Task{Key: "one", Async: true, Tools: []crew.Tool{search("search")}})
+	defer func() {
+		if p := recover(); p == nil || !strings.Contains(fmt.Sprint(p), "no sun") {
+			t.Errorf("Run panicked with %v", p)
+		}
+	}()
+	_, _ = w.goOn(w.start().ID, d)
+}

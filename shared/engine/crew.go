@@ -17,6 +17,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,8 +63,13 @@ func Run(ctx context.Context, b *run.Branch, in Input) (run.Outcome, error) {
 
 	last, err := k.run(ctx, b)
 	end := run.Scope{Started: k.id}
-	var broken *failure
+	var (
+		broken *failure
+		crash  *panicked
+	)
 	switch {
+	case errors.As(err, &crash):
+		panic(crash)
 	case errors.As(err, &broken):
 		b.Emit(events.NewCrewKickoffFailed(events.Identity{},
 			events.CrewKickoffFailed{CrewName: name, Error: broken.text}), end)
@@ -166,16 +173,7 @@ func (k *kickoff) all(ctx context.Context, b *run.Branch) (err error) {
 		}
 		if t.Async {
 			child := b.Child(t.Key)
-			beside.add(t, func() error {
-				err := t.do(ctx, child)
-				var broken *failure
-				if err == nil || errors.As(err, &broken) {
-					if stopped := child.Close(ctx); stopped != nil {
-						err = k.halt(stopped)
-					}
-				}
-				return err
-			})
+			beside.add(t, func() error { return k.branch(func() error { return t.doBeside(ctx, child) }) })
 			continue
 		}
 		if err := t.do(ctx, b); err != nil {
@@ -234,14 +232,7 @@ func (s *besides) add(t *task, do func() error) {
 }
 
 func (s *besides) has(keys []string) bool {
-	for _, t := range s.tasks {
-		for _, key := range keys {
-			if t.Key == key {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.tasks, func(t *task) bool { return slices.Contains(keys, t.Key) })
 }
 
 // join waits for all of them. That the run stops here goes before the failure of a task, which a replay will find again.
@@ -280,6 +271,25 @@ func (k *kickoff) step(ctx context.Context, b *run.Branch, s run.Step) ([]byte, 
 		return nil, k.halt(err)
 	}
 	return result, nil
+}
+
+// panicked is a panic in a branch of its own, on its way to whoever called Run.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("%v\n%s", p.value, p.stack) }
+
+// branch does what runs in a goroutine of its own. A panic there would end the process, and every other run in it; so it
+// stops this run and goes on in Run.
+func (k *kickoff) branch(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = k.halt(&panicked{p, debug.Stack()})
+		}
+	}()
+	return do()
 }
 
 func (k *kickoff) halted() error {

@@ -1,7 +1,9 @@
 package engine_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"muster/shared/crew"
 	"muster/shared/engine/llm"
 	"muster/shared/engine/llm/scripted"
+	"muster/shared/engine/tool"
 	"muster/shared/record"
 	"muster/shared/run"
 )
@@ -55,51 +58,99 @@ func busyScript(r scripted.Request) scripted.Reply {
 	return scripted.Text("Answer to: " + strings.SplitN(user, "\n", 2)[0])
 }
 
-func TestWhoeverTakesOverComesToTheSameEndAfterEveryPage(t *testing.T) {
-	w := newWorld(t, busyScript)
-	w.withSearch()
-	d := busyCrew()
-	r := w.start()
-	queued, err := w.store.Scan(w.ctx, record.Prefix("R#"+r.ID, "R"))
-	if err != nil {
-		t.Fatal(err)
+// wordScript is for a model without functions: an action that breaks, one that is repeated, one that is done, an answer.
+func wordScript(r scripted.Request) scripted.Reply {
+	switch len(r.Messages) {
+	case 2:
+		return scripted.Text("Thought: a\nAction: search\nAction Input: {'query': 'broken'}")
+	case 4, 6:
+		return scripted.Text("Thought: b\nAction: search\nAction Input: {'query': 'rain'}")
+	case 8:
+		return scripted.Text("Thought: c\nAction: search\nAction Input: {'query': 'sun'}")
 	}
-	want, err := w.goOn(r.ID, d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want.State != run.Succeeded || string(want.JSON) != `{"risk":"rain"}` {
-		t.Fatalf("the run ended with %+v", want)
-	}
-	pages := w.pages(r.ID)
-	wantEvents := facts(w.events(r.ID))
-	calls := len(w.server.Calls())
+	return scripted.Text("Final Answer: " + r.Messages[len(r.Messages)-2].Content)
+}
 
-	for n := range len(pages) {
-		t.Run(fmt.Sprintf("after page %d", n), func(t *testing.T) {
-			c := w.copyOf(t, r.ID, queued, n)
-			modelSteps := 0
-			for _, p := range pages[:n] {
-				if p.Kind == run.StepPage && !strings.Contains(p.Key, "/tool/") {
-					modelSteps++
-				}
+func TestWhoeverTakesOverComesToTheSameEndAfterEveryPage(t *testing.T) {
+	limited := newCrew(wordModel, crew.Task{Key: "research", Tools: []crew.Tool{{Type: "search", Name: "search", MaxUsageCount: 4}}})
+	limited.Cache = true
+	failing := busyCrew()
+	failing.Tasks[2].ToolFailurePolicy = "raise"
+	cases := []struct {
+		name   string
+		crew   crew.Definition
+		script scripted.Script
+		state  run.State
+		json   string
+	}{
+		{"a bit of everything", busyCrew(), busyScript, run.Succeeded, `{"risk":"rain"}`},
+		{"a model without functions, limits and a cache", limited, wordScript, run.Succeeded, ""},
+		{"a task that fails beside another", failing, func(r scripted.Request) scripted.Reply {
+			if strings.HasPrefix(r.User(), "Do right.") {
+				return scripted.Use("search", map[string]any{"query": "broken"})
 			}
-			before := len(w.server.Calls())
-			got, err := c.goOn(r.ID, d)
+			return busyScript(r)
+		}, run.Failed, ""},
+		{"a model that fails", busyCrew(), func(r scripted.Request) scripted.Reply {
+			if strings.HasPrefix(r.User(), "Do report.") {
+				return scripted.Fail(400, "no")
+			}
+			return busyScript(r)
+		}, run.Failed, ""},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, c.script)
+			w.withSearch().do = func(_ context.Context, c tool.Call) (tool.Result, error) {
+				if c.Arguments["query"] == "broken" {
+					return tool.Result{}, errors.New("the index is down")
+				}
+				return tool.Result{Text: fmt.Sprintf("found %v", c.Arguments["query"])}, nil
+			}
+			r := w.start()
+			queued, err := w.store.Scan(w.ctx, record.Prefix("R#"+r.ID, "R"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("the outcome differs (-want +got):\n%s", diff)
+			want, err := w.goOn(r.ID, c.crew)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if diff := cmp.Diff(wantEvents, facts(c.events(r.ID))); diff != "" {
-				t.Errorf("the events differ (-want +got):\n%s", diff)
+			if want.State != c.state || string(want.JSON) != c.json {
+				t.Fatalf("the run ended with %+v", want)
 			}
-			c.tree(r.ID)
-			if made := len(w.server.Calls()) - before; made != calls-modelSteps {
-				t.Errorf("%d model calls were made, want the %d that were not recorded", made, calls-modelSteps)
+			pages := w.pages(r.ID)
+			for n := range len(pages) {
+				w.takeOver(t, r.ID, queued, pages, n, c.crew, want)
 			}
 		})
+	}
+}
+
+// takeOver goes on after the first n pages of a finished run, and compares.
+func (w *world) takeOver(t *testing.T, runID string, queued []record.Record, pages []run.Page, n int, d crew.Definition, want run.Outcome) {
+	t.Helper()
+	open := 0
+	for _, p := range pages[n:] {
+		if p.Kind == run.StepPage && !strings.Contains(p.Key, "/tool/") {
+			open++
+		}
+	}
+	c := w.copyOf(t, runID, queued, n)
+	asked := len(w.server.Calls())
+	got, err := c.goOn(runID, d)
+	if err != nil {
+		t.Fatalf("after page %d: %v", n, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("after page %d the outcome differs (-want +got):\n%s", n, diff)
+	}
+	if diff := cmp.Diff(facts(w.events(runID)), facts(c.events(runID))); diff != "" {
+		t.Errorf("after page %d the events differ (-want +got):\n%s", n, diff)
+	}
+	c.tree(runID)
+	if made := len(w.server.Calls()) - asked; made != open {
+		t.Errorf("after page %d there were %d model calls, want the %d that were not recorded", n, made, open)
 	}
 }
 

@@ -96,6 +96,19 @@ func (t *task) do(ctx context.Context, b *run.Branch) error {
 	return nil
 }
 
+// doBeside does a task in a branch of its own, and puts what waits in it at the end.
+func (t *task) doBeside(ctx context.Context, b *run.Branch) error {
+	err := t.do(ctx, b)
+	var broken *failure
+	if err != nil && !errors.As(err, &broken) {
+		return err
+	}
+	if stopped := b.Close(ctx); stopped != nil {
+		return t.k.halt(stopped)
+	}
+	return err
+}
+
 // produce lets the agent work until every guardrail is content, and makes the output.
 func (t *task) produce(ctx context.Context, b *run.Branch) error {
 	raw, err := t.work(ctx, b, t.context)

@@ -131,7 +131,10 @@ func (a *attempt) actBeside(ctx context.Context, actions []action) ([]string, er
 		all.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
-			deeds[i], errs[i] = a.act(ctx, branch, key, act)
+			errs[i] = a.k.branch(func() (err error) {
+				deeds[i], err = a.act(ctx, branch, key, act)
+				return err
+			})
 		})
 	}
 	all.Wait()
