@@ -2,7 +2,8 @@ package main
 
 import (
 	"cmp"
-	"strings"
+	"os"
+	"path/filepath"
 
 	"muster/shared/engine/llm"
 )
@@ -33,9 +34,14 @@ func (h *home) banner() {
 // inputsFile gives the inputs.json of a deployed directory, "" for none.
 func (h *home) inputsFile(name string) string {
 	for _, dir := range h.deploy {
-		if deploymentName(dir) == name && fileExists(dir+"/inputs.json") {
-			return strings.TrimSuffix(dir, "/") + "/inputs.json"
+		if deploymentName(dir) == name && fileExists(filepath.Join(dir, "inputs.json")) {
+			return filepath.Join(dir, "inputs.json")
 		}
 	}
 	return ""
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/events"
 	"muster/shared/webhook"
 )
 
@@ -39,19 +40,19 @@ func (h *home) demo(ctx context.Context) {
 		h.say.line("There is nothing to show: no deployed directory has an inputs.json.")
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, demoPatience)
-	defer cancel()
-	seen, err := h.receive(ctx, d.WebhookSecret)
+	seen, err := h.receive(ctx, d.WebhookSecret) // it stays, for webhooks that come late
 	if err != nil {
 		h.say.line("The demo's receiver could not start: %v", err)
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, demoPatience)
+	defer cancel()
 	h.say.line("\nRunning %s on the input that ships with it. A receiver on %s verifies what arrives:\n", d.Name, seen.url)
 	seen.begin = time.Now()
 	started := map[string]any{
 		"inputs": inputs, "meta": map[string]string{"source": "make run"},
 		"stepWebhookUrl": seen.url + "/step", "taskWebhookUrl": seen.url + "/task", "crewWebhookUrl": seen.url + "/crew",
-		"webhooks": map[string]any{"events": []string{"*"}, "url": seen.url + "/events", "realtime": true},
+		"webhooks": map[string]any{"events": shown(), "url": seen.url + "/events", "realtime": true},
 	}
 	var kickoff struct {
 		KickoffID string `json:"kickoff_id"`
@@ -78,6 +79,16 @@ func (h *home) demo(ctx context.Context) {
 		time.Since(seen.begin).Seconds(), status.Events, posts, bad)
 	h.say.line("Its result:\n\n%s\n", indent(status.Result))
 	h.say.line("  curl -s %s/status/%s -H 'Authorization: Bearer %s'\n", h.url, kickoff.KickoffID, d.Token)
+}
+
+// shown lists the events that the demo asks for: all that Muster emits, but for the pieces of streamed answers.
+func shown() (types []string) {
+	for _, k := range events.All() {
+		if k.Emitted && k.Type != "llm_stream_chunk" {
+			types = append(types, k.Type)
+		}
+	}
+	return types
 }
 
 // sample gives the first deployed directory with an inputs.json.
@@ -116,8 +127,14 @@ func (h *home) call(ctx context.Context, method, path, token string, body, answe
 	if err != nil {
 		return err
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode/100 != 2 {
 		return fmt.Errorf("%s answered %d: %s", path, response.StatusCode, data)
+	}
+	if warning := response.Header.Get("Muster-Warning"); warning != "" {
+		h.say.line("Warning   %s", warning)
+	}
+	if answer == nil {
+		return nil
 	}
 	return json.Unmarshal(data, answer)
 }

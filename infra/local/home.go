@@ -76,9 +76,6 @@ func serve(ctx context.Context, o options) error {
 	if h.url == "" {
 		h.url = "http://" + listener.Addr().String()
 	}
-	if err := h.deployAll(ctx); err != nil {
-		return err
-	}
 
 	handlers := map[string]lambda.Handler{
 		"kickoff":    invoke.HTTP(h.app.HTTP),
@@ -101,6 +98,9 @@ func serve(ctx context.Context, o options) error {
 	defer stopWork()
 	go func() { defer close(worked); machine.Run(working) }()
 
+	if err := h.deployAll(ctx); err != nil {
+		return err
+	}
 	if err := h.writeReady(); err != nil {
 		return err
 	}

@@ -84,12 +84,12 @@ func New(b Backends) *App {
 		Tools: tool.Box{HTTP: client.HTTP(), Invoker: b.Functions, Functions: b.FunctionNames},
 	}
 	tell := &dispatch.Dispatcher{
-		Runs: runs, Crews: crews, Records: b.Records, Client: client, Sealer: b.Sealer, Queue: b.Deliveries, Log: b.Log,
+		Runs: runs, Crews: crews, Store: b.Records, Client: client, Sealer: b.Sealer, Queue: b.Deliveries, Log: b.Log,
 		Formats: map[run.Kind]dispatch.Format{
 			run.StepTarget: ampwire.Step, run.TaskTarget: ampwire.Task, run.CrewTarget: ampwire.Crew, run.StreamTarget: ampwire.Stream,
 		},
 	}
-	look := &sweep.Sweeper{Store: b.Records, Runs: runs, Parked: tell.Wake, Log: b.Log}
+	look := &sweep.Sweeper{Store: b.Records, Runs: runs, Parked: tell.Parked, Log: b.Log}
 
 	return &App{
 		HTTP: httpapi.API{

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,7 +18,9 @@ func (s *Service) Request(ctx context.Context, runID string) (Request, error) {
 		return Request{}, fmt.Errorf("read the request of run %s: %w", runID, err)
 	}
 	var q Request
-	if err := json.Unmarshal(rec.Body, &q); err != nil {
+	numbers := json.NewDecoder(bytes.NewReader(rec.Body))
+	numbers.UseNumber() // an input keeps all its digits
+	if err := numbers.Decode(&q); err != nil {
 		return Request{}, fmt.Errorf("decode the request of run %s: %w", runID, err)
 	}
 	return q, nil
