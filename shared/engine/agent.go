@@ -20,11 +20,11 @@ type attempt struct {
 	id    string // of agent_execution_started
 	began time.Time
 
-	system, user string
-	messages     []llm.Message
-	asked, used  int // steps so far
-	summarised   bool
-	previous     string // the last action of the text loop
+	user        string
+	messages    []llm.Message
+	asked, used int // steps so far
+	summarised  bool
+	previous    string // the last action of the text loop
 }
 
 // attempt sets the agent to the task once.
@@ -68,8 +68,8 @@ func (a *attempt) answer(ctx context.Context) (string, error) {
 
 // begin begins the conversation.
 func (a *attempt) begin(manual string) {
-	a.system = systemPrompt(a.agent, manual, a.began)
-	a.messages = conversation(a.agent, a.system, a.user)
+
+	a.messages = conversation(a.agent, systemPrompt(a.agent, manual, a.began), a.user)
 }
 
 // errNoTools says that the model turned out to refuse functions.

@@ -186,34 +186,28 @@ func (k *kickoff) all(ctx context.Context, b *run.Branch) (err error) {
 // given is the context of a task: the outputs it names, or else those of all tasks before. An asynchronous task that names
 // none is given that of the last synchronous task only, because nothing else is sure to be there.
 func (k *kickoff) given(t *task) string {
-	var outputs []string
-	add := func(from *task) {
-		if strings.TrimSpace(from.out.Raw) != "" {
-			outputs = append(outputs, from.out.Raw)
-		}
-	}
+	before := k.tasks[:t.place]
+	var from []*task
 	switch {
 	case t.HasContext:
 		for _, key := range t.Context {
-			for _, from := range k.tasks {
-				if from.Key == key && from != t {
-					add(from)
-				}
+			if i := slices.IndexFunc(before, func(b *task) bool { return b.Key == key }); i >= 0 {
+				from = append(from, before[i])
 			}
 		}
 	case t.Async:
-		var last *task
-		for _, from := range k.tasks[:t.place] {
-			if !from.Async {
-				last = from
+		for _, b := range before {
+			if !b.Async {
+				from = []*task{b}
 			}
 		}
-		if last != nil {
-			add(last)
-		}
 	default:
-		for _, from := range k.tasks[:t.place] {
-			add(from)
+		from = before
+	}
+	var outputs []string
+	for _, b := range from {
+		if strings.TrimSpace(b.out.Raw) != "" {
+			outputs = append(outputs, b.out.Raw)
 		}
 	}
 	return strings.Join(outputs, divider)

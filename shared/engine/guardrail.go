@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"muster/events"
 	"muster/shared/crew"
@@ -26,7 +29,7 @@ var (
 		`"valid":{"type":"boolean","description":"whether the answer keeps the rule"},` +
 		`"feedback":{"type":["string","null"],"description":"what to change when it does not"}},` +
 		`"required":["valid","feedback"],"additionalProperties":false}`)
-	verdictCheck = mustCompile(verdictSchema)
+	verdictCheck = sync.OnceValue(func() *jsonschema.Schema { return mustCompile(verdictSchema) })
 )
 
 // hold holds an output to a guardrail and gives the output that passed. One that does not pass goes back to the agent
@@ -79,7 +82,7 @@ func readVerdict(a answer) verdict {
 	if a.Error != "" {
 		return verdict{Feedback: "The guardrail could not be asked: " + a.Error}
 	}
-	value, problem := readJSON(a.Reply.Text, verdictCheck)
+	value, problem := readJSON(a.Reply.Text, verdictCheck())
 	if value == nil {
 		return verdict{Feedback: "The guardrail gave no verdict: " + problem}
 	}

@@ -39,8 +39,8 @@ func TestEachSentenceStandsInItsText(t *testing.T) {
 		text := rapid.StringMatching(`([A-Za-z0-9.!?"' \n#*-]|。|é){0,200}`).Draw(t, "text")
 		flat := strings.Join(strings.Fields(text), " ")
 		for _, s := range Sentences(text) {
-			if !strings.Contains(flat, s) {
-				t.Fatalf("%q is not in %q", s, flat)
+			if !strings.Contains(text, s) && !strings.Contains(flat, strings.Join(strings.Fields(s), " ")) {
+				t.Fatalf("%q is not in %q", s, text)
 			}
 		}
 	})

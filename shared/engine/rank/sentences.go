@@ -39,7 +39,7 @@ func unwrap(text string) []string {
 		open  bool // the last line may go on
 	)
 	for raw := range strings.Lines(text) {
-		line := strings.Join(strings.Fields(raw), " ")
+		line := strings.TrimSpace(raw)
 		if line == "" || rule.MatchString(line) {
 			open = false
 			continue

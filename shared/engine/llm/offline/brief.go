@@ -25,13 +25,38 @@ func (p prompt) rank() ranking {
 		texts[i] = f.text
 	}
 	r.index = rank.New(texts)
-	question := meaning(p.task + " " + p.expected)
-	asked := scaled(r.index.Score(question))
+	prose, _ := withoutJSON(p.task)
+	asked := r.asked(strings.Join(readTask(prose).instructions, " ") + " " + p.expected)
 	central := scaled(r.centrality())
 	for i, f := range r.facts {
-		r.general = append(r.general, asked[i]+0.6*central[i]+bearing(f))
+		r.general = append(r.general, asked[i]+0.5*central[i]+bearing(f))
 	}
 	return r
+}
+
+// asked rates each fact by the words that it shares with a question, from 0 to 1: half by how rare they are, half by how
+// many.
+func (r ranking) asked(question string) []float64 {
+	words := meaning(question)
+	rare := scaled(r.index.Score(words))
+	many := make([]float64, len(r.facts))
+	once := map[string]bool{}
+	for _, w := range words {
+		if once[w] {
+			continue
+		}
+		once[w] = true
+		for i, f := range r.facts {
+			if f.has[w] {
+				many[i]++
+			}
+		}
+	}
+	many = scaled(many)
+	for i := range rare {
+		rare[i] = (rare[i] + many[i]) / 2
+	}
+	return rare
 }
 
 // meaning gives the words of a text that are not generic.
@@ -75,7 +100,7 @@ func scaled(scores []float64) []float64 {
 var (
 	figure = regexp.MustCompile(`\d`)
 	gist   = regexp.MustCompile(`(?i)\b(?:error|fatal|critical|fail(?:s|ed|ing|ure)?|outage|down|cannot|unable|urgent|deadline|because|caused?|root cause|resolved|` +
-		`recovered|deployed?|rolled back|refund|cancel|charged|decided?|need(?:s|ed)?|wants?|must|since|impact|affected|risk|cost|budget|grow(?:s|n|th)?)\b`)
+		`recovered|deployed?|rolled back|refund|cancel|charged|twice|nobody|stop(?:s|ped)?|decided?|need(?:s|ed)?|wants?|must|since|impact|affected|risk|cost|budget|grow(?:s|n|th)?)\b`)
 )
 
 // bearing rates what a fact looks like: facts with figures, names and turns of events carry more than others; crumbs and
@@ -94,13 +119,12 @@ func bearing(f sentence) float64 {
 			break
 		}
 	}
-	if f.place == 0 {
-		score += 0.1
-	}
 	switch f.origin {
-	case fromTool:
-		score += 0.15
+	case fromScene:
+		score -= 0.2
 	case fromContext:
+		score += 0.3
+	case fromTool:
 		score += 0.1
 	}
 	switch n := len(strings.Fields(f.text)); {
@@ -115,28 +139,33 @@ func bearing(f sentence) float64 {
 	return score
 }
 
-// best gives the numbers of the facts with the highest scores, at most n, none of which says what another says already.
+// monotony is what each chosen fact costs the others of its origin, so that the log and the rules about it both have a say.
+const monotony = 0.1
+
+// best gives the numbers of the facts with the highest scores, at most n and the best first, none of which says what another
+// says already.
 func (r ranking) best(scores []float64, n int) []int {
-	order := make([]int, len(r.facts))
-	for i := range order {
-		order[i] = i
+	left := make([]bool, len(r.facts))
+	for i := range left {
+		left[i] = true
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch {
-		case scores[a] > scores[b]:
-			return -1
-		case scores[a] < scores[b]:
-			return 1
-		}
-		return 0
-	})
+	from := map[origin]int{}
+	value := func(i int) float64 { return scores[i] - monotony*float64(from[r.facts[i].origin]) }
 	var chosen []int
-	for _, i := range order {
-		if len(chosen) == n {
+	for len(chosen) < n {
+		top := -1
+		for i := range r.facts {
+			if left[i] && (top < 0 || value(i) > value(top)) {
+				top = i
+			}
+		}
+		if top < 0 {
 			break
 		}
-		if !slices.ContainsFunc(chosen, func(j int) bool { return alike(r.facts[i], r.facts[j]) }) {
-			chosen = append(chosen, i)
+		chosen = append(chosen, top)
+		from[r.facts[top].origin]++
+		for i := range r.facts {
+			left[i] = left[i] && i != top && !alike(r.facts[i], r.facts[top])
 		}
 	}
 	return chosen
@@ -144,25 +173,13 @@ func (r ranking) best(scores []float64, n int) []int {
 
 // alike tells whether two facts share more than half of their words.
 func alike(a, b sentence) bool {
-	in := map[string]bool{}
-	for _, w := range a.words {
-		in[w] = true
-	}
-	either := len(in)
 	both := 0
-	counted := map[string]bool{}
-	for _, w := range b.words {
-		if counted[w] {
-			continue
-		}
-		counted[w] = true
-		if in[w] {
+	for w := range b.has {
+		if a.has[w] {
 			both++
-		} else {
-			either++
 		}
 	}
-	return 2*both > either
+	return 2*both > len(a.has)+len(b.has)-both
 }
 
 // brief is the free answer: the facts that matter most in the order of the input, as a list, or as prose if that is what
@@ -179,35 +196,43 @@ func (p prompt) brief() string {
 	switch {
 	case len(texts) == 0:
 		return "Nothing to go by."
-	case prose:
+	case prose && !slices.ContainsFunc(texts, func(s string) bool { return !closed.MatchString(s) }):
 		return strings.Join(texts, " ")
 	}
 	return "- " + strings.Join(texts, "\n- ")
 }
 
+// closed are sentences with an end, which can stand in prose.
+var closed = regexp.MustCompile(`[.!?。！？]["')\]*_]*$`)
+
 var (
-	amount  = regexp.MustCompile(`(?i)\b(one|two|three|four|five|six|seven|eight|nine|ten|a|an|single|\d{1,2})(?:\s*(?:-|–|to|or)\s*(\w+))?\s+(?:[\w-]+\s+){0,2}?(bullets?|bullet points?|points?|sentences?|items?|facts?|findings?|lines?|paragraphs?)\b`)
+	amount = regexp.MustCompile(`(?i)(\b(?:at most|up to|no more than|maximum of) )?\b(one|two|three|four|five|six|seven|eight|nine|ten|a|an|single|\d{1,2})` +
+		`(?:\s*(?:-|–|to|or)\s*(\w+))?\s+(?:[\w-]+\s+){0,2}?(bullets?|points?|sentences?|items?|facts?|findings?|lines?|paragraphs?)\b`)
+	vague   = regexp.MustCompile(`(?i)\b(?:a few|few|several|some)\b`)
 	numbers = map[string]int{"a": 1, "an": 1, "single": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 )
 
-// size reads from what is expected how many sentences to give, and whether as prose. Unless it says, it is about a third of
-// the facts, three to eight.
+// size reads from what is expected how many pieces to give, and whether as prose. Unless it says, it is about a third of the
+// facts, three to eight.
 func (p prompt) size(facts int) (n int, prose bool) {
 	n = min(8, max(3, (facts+2)/3))
 	m := amount.FindStringSubmatch(p.expected)
 	if m == nil {
-		return n, false
+		return n, strings.Contains(strings.ToLower(p.expected), "paragraph")
 	}
-	count := number(m[1])
-	if upper := number(m[2]); upper > count {
-		count = upper
-	}
-	what := strings.ToLower(m[3])
+	count := max(number(m[2]), number(m[3]))
+	what := strings.ToLower(m[4])
 	switch {
 	case strings.HasPrefix(what, "paragraph"):
-		return min(12, max(3, 4*count)), true
+		return min(12, 4*max(1, count)), true
+	case strings.HasPrefix(what, "sentence") && vague.MatchString(m[0]):
+		return min(5, n), true
+	case strings.HasPrefix(what, "sentence") && m[1] != "":
+		return min(count, n), true
 	case strings.HasPrefix(what, "sentence"):
 		return min(12, max(1, count)), true
+	case m[1] != "":
+		return min(count, n), false
 	case count < 2: // "a bullet list"
 		return n, false
 	}

@@ -77,8 +77,8 @@ func (f *filler) label(name string) (string, bool) {
 	return near, near != ""
 }
 
-// maxJSONTries bounds how often a bracket is tried as the beginning of JSON.
-const maxJSONTries = 200
+// maxJSONTries bounds how often a bracket is tried in vain as the beginning of JSON.
+const maxJSONTries = 50
 
 // withoutJSON takes the JSON objects and lists of objects out of a text and gives them beside it.
 func withoutJSON(text string) (prose string, values []any) {
@@ -90,12 +90,12 @@ func withoutJSON(text string) (prose string, values []any) {
 			b.WriteString(text)
 			return b.String(), values
 		}
-		tries++
 		b.WriteString(text[:at])
 		d := json.NewDecoder(strings.NewReader(text[at:]))
 		d.UseNumber()
 		var value any
 		if d.Decode(&value) != nil || empty(value) {
+			tries++
 			b.WriteByte(text[at])
 			text = text[at+1:]
 			continue
@@ -120,7 +120,7 @@ func empty(value any) bool {
 	return true
 }
 
-// texts are the sentences in the values of JSON, those of fields in the order of their names.
+// texts are the texts in the values of JSON, long ones by sentences, those of fields in the order of their names.
 func texts(values []any) []string {
 	var all []string
 	var walk func(value any, depth int)
@@ -138,7 +138,11 @@ func texts(values []any) []string {
 				walk(item, depth+1)
 			}
 		case string:
-			all = append(all, rank.Sentences(v)...)
+			if whole := oneLine(v); len(whole) <= maxUnit {
+				all = append(all, whole)
+			} else {
+				all = append(all, rank.Sentences(v)...)
+			}
 		}
 	}
 	for _, v := range values {

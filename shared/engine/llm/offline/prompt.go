@@ -127,8 +127,10 @@ func withoutSources(text string) string {
 
 // sentence is a candidate for the answer.
 type sentence struct {
-	text  string
+	text string
+	// words are those that carry meaning, in order; has holds each once.
 	words []string
+	has   map[string]bool
 	// origin is where it comes from: the inputs in the task, the context, or what tools found.
 	origin origin
 	// place is its number in its source, from 0.
@@ -138,13 +140,14 @@ type sentence struct {
 type origin int
 
 const (
-	fromTask origin = iota
+	fromTask  origin = iota
+	fromScene        // before the first instruction of a task
 	fromContext
 	fromTool
 )
 
-// facts are the sentences that say something, in order and each once. Those that only tell the model what to do are left
-// out, unless there is nothing else.
+// facts are the pieces that say something, in order and each once. Those that only tell the model what to do are left out,
+// unless there is nothing else.
 func (p prompt) facts() []sentence {
 	var all []sentence
 	seen := map[string]bool{}
@@ -157,54 +160,163 @@ func (p prompt) facts() []sentence {
 				continue
 			}
 			seen[key] = true
-			all = append(all, sentence{text, words, from, i})
+			has := make(map[string]bool, len(words))
+			for _, w := range words {
+				has[w] = true
+			}
+			all = append(all, sentence{text, words, has, from, i})
 		}
 	}
 	prose, values := withoutJSON(p.task)
-	add(inputs(prose), fromTask)
+	task := readTask(prose)
+	add(task.scene, fromScene)
+	add(task.data, fromTask)
 	add(texts(values), fromTask)
 	prose, values = withoutJSON(p.context)
-	add(rank.Sentences(prose), fromContext)
+	add(units(prose, recordWord(prose)), fromContext)
 	add(texts(values), fromContext)
 	for _, f := range p.found {
 		prose, values = withoutJSON(f)
 		add(rank.Sentences(prose), fromTool)
 		add(texts(values), fromTool)
 	}
+	if len(all) < fewFacts {
+		add(task.doubtful, fromTask)
+	}
 	if len(all) == 0 {
-		add(rank.Sentences(p.task), fromTask)
+		add(task.instructions, fromTask)
 	}
 	return all
 }
 
-// inputs are the sentences of a task that are no instructions. What stands below a line that ends with a colon is the
-// user's text, in which "please" is no instruction to us.
-func inputs(task string) []string {
-	var all []string
+// fewFacts is the number of facts below which sentences count that are probably instructions.
+const fewFacts = 3
+
+// task is the text of a task, sorted.
+type task struct {
+	// instructions say what to do; scene is said before them, data is what the user put in, and doubtful may be anything.
+	instructions, scene, data, doubtful []string
+}
+
+// readTask sorts the sentences of a task. A paragraph that begins with an instruction goes on with instructions, until a
+// colon or the word "following" announces data. What stands below a line that ends with a colon is data, in which "please"
+// is no instruction to us.
+func readTask(text string) task {
+	var t task
 	quoted := false
-	for paragraph := range strings.SplitSeq(task, "\n\n") {
-		for block := range strings.SplitSeq(paragraph, "\n") {
-			if isLabel(strings.TrimSpace(block)) {
-				quoted = true
-			}
-		}
+	alike := recordWord(text)
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
 		sentences := rank.Sentences(paragraph)
-		if len(sentences) > 0 && instructs(sentences[0]) {
-			quoted = isLabel(strings.TrimSpace(paragraph))
-		}
-		if quoted && (len(sentences) == 0 || !instructs(sentences[0])) {
-			all = append(all, sentences...)
+		if len(sentences) == 0 {
 			continue
 		}
-		for _, s := range sentences {
-			if !instructs(s) {
-				all = append(all, s)
-			} else if _, data, ok := strings.Cut(s, ": "); ok && len(strings.Fields(data)) > 3 && !instructs(data) {
-				all = append(all, data)
+		if firstWord(paragraph) == alike || quoted && !instructs(sentences[0]) {
+			t.data = append(t.data, units(paragraph, alike)...)
+			continue
+		}
+		quoted = false
+		instructed, told := false, !slices.ContainsFunc(sentences, instructs)
+		for i, s := range sentences {
+			before, data, colon := strings.Cut(s, ": ")
+			switch {
+			case quoted:
+				t.data = append(t.data, s)
+			case isLabel(s):
+				// A label stands alone on its line, or ends the paragraph.
+				t.instructions = append(t.instructions, s)
+				quoted = true
+			case instructs(s) && colon && instructs(before) && isData(data):
+				t.instructions = append(t.instructions, before)
+				t.data = append(t.data, data)
+				instructed = true
+				quoted = announces(sentences[i+1:])
+			case instructs(s):
+				t.instructions = append(t.instructions, s)
+				instructed = true
+				quoted = following.MatchString(s)
+			case told:
+				t.data = append(t.data, s)
+			case instructed:
+				t.doubtful = append(t.doubtful, s)
+			default:
+				t.scene = append(t.scene, s)
 			}
 		}
 	}
+	return t
+}
+
+var following = regexp.MustCompile(`(?i)\b(?:the following|below)\b`)
+
+// isData tells what stands behind a colon: a text of its own, or the rest of the instruction.
+func isData(s string) bool {
+	first := []rune(s)[0]
+	return len(strings.Fields(s)) > 3 && !unicode.IsLower(first) && !instructs(s)
+}
+
+// announces tells whether data that begins behind a colon goes on: until the next instruction it does.
+func announces(rest []string) bool { return len(rest) > 0 && !instructs(rest[0]) }
+
+// maxUnit is the number of bytes up to which a record or an item of a list is kept in one piece.
+const maxUnit = 400
+
+// units are the pieces of a text that stand for themselves: items of a list, and the records that begin with a word, in one
+// piece, prose by sentences.
+func units(text, record string) []string {
+	var all []string
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		if whole := oneLine(paragraph); firstWord(paragraph) == record && len(whole) <= maxUnit {
+			all = append(all, whole)
+			continue
+		}
+		var prose strings.Builder
+		for line := range strings.Lines(paragraph) {
+			item, ok := strings.CutPrefix(strings.TrimSpace(line), "- ")
+			if !ok || len(item) > maxUnit {
+				prose.WriteString(line)
+				continue
+			}
+			all = append(all, rank.Sentences(prose.String())...)
+			prose.Reset()
+			all = append(all, item)
+		}
+		all = append(all, rank.Sentences(prose.String())...)
+	}
 	return all
+}
+
+// oneLine joins the lines of a paragraph and leaves a single one as it is.
+func oneLine(paragraph string) string {
+	paragraph = strings.TrimSpace(paragraph)
+	if strings.Contains(paragraph, "\n") {
+		return strings.Join(strings.Fields(paragraph), " ")
+	}
+	return paragraph
+}
+
+// recordWord gives the word with which at least three paragraphs begin, "" without one: then each is a record, such as
+// a ticket or a review.
+func recordWord(text string) string {
+	counts := map[string]int{}
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		word := firstWord(paragraph)
+		if counts[word]++; word != noWord && counts[word] == 3 && !instructs(word) {
+			return word
+		}
+	}
+	return ""
+}
+
+// noWord is what a paragraph begins with that is no record.
+const noWord = "-"
+
+// firstWord gives the first word of a paragraph that does not begin with a mark.
+func firstWord(paragraph string) string {
+	fields := strings.Fields(paragraph)
+	if len(fields) < 2 || !unicode.IsLetter([]rune(fields[0])[0]) {
+		return noWord
+	}
+	return fields[0]
 }
 
 var (
@@ -231,11 +343,15 @@ func isLabel(s string) bool { return strings.HasSuffix(s, ":") }
 func (p prompt) query() string {
 	weight := map[string]float64{}
 	written := map[string]string{}
+	times := map[string]int{}
 	var order []string
 	weigh := func(text string, by float64) {
 		for _, raw := range rank.RawWords(text) {
 			w := rank.Normal(raw)
-			if w == "" || generic[w] || len([]rune(raw)) < 2 || verbs.MatchString(raw) {
+			if w == "" || generic[w] || strings.ContainsFunc(raw, unicode.IsDigit) || len([]rune(raw)) < 2 || verbs.MatchString(raw) {
+				continue
+			}
+			if times[w]++; times[w] > maxTimes {
 				continue
 			}
 			if written[w] == "" {
@@ -248,9 +364,13 @@ func (p prompt) query() string {
 			}
 		}
 	}
-	weigh(p.task, 1)
-	weigh(p.expected, 0.5)
-	weigh(p.context, 0.25)
+	prose, _ := withoutJSON(p.task)
+	task := readTask(prose)
+	weigh(strings.Join(task.instructions, "\n"), 2)
+	weigh(strings.Join(task.doubtful, "\n"), 1)
+	weigh(p.expected, 1)
+	weigh(strings.Join(append(task.scene, task.data...), "\n"), 0.25)
+	weigh(p.context, 0.15)
 	best := slices.Clone(order)
 	slices.SortStableFunc(best, func(a, b string) int {
 		switch {
@@ -271,8 +391,12 @@ func (p prompt) query() string {
 	return strings.Join(words, " ")
 }
 
-// queryWords is the number of words of a query.
-const queryWords = 12
+const (
+	// queryWords is the number of words of a query.
+	queryWords = 12
+	// maxTimes is how often a word counts: a word of every record says nothing of the task.
+	maxTimes = 4
+)
 
 // generic are words of tasks about answers; they say nothing of what a task is about.
 var generic = func() map[string]bool {

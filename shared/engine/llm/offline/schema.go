@@ -48,11 +48,7 @@ type schema struct {
 	MultipleOf  *float64          `json:"multipleOf"`
 }
 
-const (
-	maxFillDepth = 12
-	// listed is the number of sentences in a list that says nothing of its length.
-	listed = 3
-)
+const maxFillDepth = 12
 
 // filler fills a schema with what a prompt says.
 type filler struct {
@@ -60,11 +56,19 @@ type filler struct {
 	root   json.RawMessage
 	labels []labelled
 	used   map[int]bool
+	// task is the text in which a word may stand before the name of a property: "the retail industry".
+	task string
+	// listed is the number of items in a list that says nothing of its length.
+	listed int
 }
 
 // fillSchema gives JSON for the schema of a prompt.
 func fillSchema(p prompt) string {
-	f := &filler{ranking: p.rank(), root: p.schema, labels: p.labels(), used: map[int]bool{}}
+	f := &filler{ranking: p.rank(), root: p.schema, labels: p.labels(), used: map[int]bool{}, task: p.task + "\n" + p.expected}
+	f.listed = min(7, max(3, len(f.facts)/3))
+	if m := amount.FindStringSubmatch(p.expected); m != nil && !vague.MatchString(m[0]) {
+		f.listed = max(3, number(m[2]), number(m[3]))
+	}
 	var out bytes.Buffer
 	if err := json.Indent(&out, f.fill(p.schema, "", 0), "", "  "); err != nil {
 		return "{}"
@@ -195,7 +199,7 @@ func keys(object json.RawMessage) []string {
 func (f *filler) array(s schema, name, about string, depth int) json.RawMessage {
 	var item schema
 	_ = json.Unmarshal(s.Items, &item)
-	n := max(s.MinItems, listed)
+	n := max(s.MinItems, f.listed)
 	if s.MaxItems != nil {
 		n = min(n, *s.MaxItems)
 	}
@@ -229,10 +233,10 @@ func (f *filler) array(s schema, name, about string, depth int) json.RawMessage 
 
 // find gives the facts that say most about something and have not been used yet; if all have, they are used again.
 func (f *filler) find(about string, n int) []int {
-	asked := scaled(f.index.Score(meaning(about)))
+	asked := f.asked(unhinted(about))
 	scores := make([]float64, len(f.facts))
 	for i := range scores {
-		scores[i] = 2*asked[i] + f.general[i]
+		scores[i] = asked[i] + f.general[i] + hinted(about, f.facts[i].text)
 		if f.used[i] {
 			scores[i] -= 10
 		}
@@ -246,6 +250,37 @@ func (f *filler) find(about string, n int) []int {
 	}
 	slices.Sort(chosen)
 	return chosen
+}
+
+// hints are turns of phrase that answer a property although they share no word with its name. With instead, sharing the
+// word says nothing: a rule that every review names a root cause is none.
+var hints = []struct {
+	about, fact *regexp.Regexp
+	instead     bool
+}{
+	{regexp.MustCompile(`(?i)\b(?:root cause|causes?|reasons?|why)\b`), regexp.MustCompile(`(?i)\b(?:because|due to|caused|skipped|changed|led to)\b`), true},
+	{regexp.MustCompile(`(?i)\b(?:actions?|recommend\w*|next steps?|improvements?|changed?)\b`), regexp.MustCompile(`(?i)\b(?:must|should|ha(?:s|ve) to|needs? to)\b`), true},
+	{regexp.MustCompile(`(?i)\b(?:impact|affected|damage)\b`), regexp.MustCompile(`(?i)\b(?:failed|lost|affected|percent|cannot|customers?)\b`), false},
+	{regexp.MustCompile(`(?i)\b(?:opportunit\w+|benefits?|advantages?)\b`), regexp.MustCompile(`(?i)\b(?:sav(?:e|es|ing)|shorten\w*|payback|faster|fewer|gains?)\b`), false},
+}
+
+func hinted(about, fact string) float64 {
+	for _, h := range hints {
+		if h.about.MatchString(about) && h.fact.MatchString(fact) {
+			return 0.6
+		}
+	}
+	return 0
+}
+
+// unhinted takes the words out of a question whose hints count instead of them.
+func unhinted(about string) string {
+	for _, h := range hints {
+		if h.instead {
+			about = h.about.ReplaceAllString(about, " ")
+		}
+	}
+	return about
 }
 
 var formats = map[string]*regexp.Regexp{
@@ -275,6 +310,9 @@ func (f *filler) text(s schema, name, about string) string {
 	if value, ok := f.label(name); ok {
 		return fit(value, s)
 	}
+	if kind, ok := f.kindOf(name); ok {
+		return fit(kind, s)
+	}
 	chosen := f.find(about, 1)
 	if len(chosen) == 0 {
 		return fit("", s)
@@ -288,6 +326,26 @@ func (f *filler) text(s schema, name, about string) string {
 		text += " " + f.facts[more[0]].text
 	}
 	return fit(text, s)
+}
+
+// kindOf gives the word that the task puts before the name of a property at least twice: with "the retail industry" twice in
+// the task, the industry is "retail".
+func (f *filler) kindOf(name string) (string, bool) {
+	if len(rank.RawWords(words(name))) != 1 {
+		return "", false
+	}
+	counts := map[string]int{}
+	all := rank.RawWords(f.task)
+	for i := 1; i < len(all); i++ {
+		before := rank.Normal(all[i-1])
+		if !strings.EqualFold(all[i], name) || before == "" || generic[before] || verbs.MatchString(all[i-1]) {
+			continue
+		}
+		if counts[before]++; counts[before] == 2 {
+			return all[i-1], true
+		}
+	}
+	return "", false
 }
 
 // fit cuts a text after the last word that fits, and fills up one that is too short with dots.
@@ -310,10 +368,11 @@ var decimal = regexp.MustCompile(`-?\d+(?:[.,]\d{3})*(?:\.\d+)?`)
 // number fills a number: a labelled one, or the first in the facts that speak of it; else the least that is allowed.
 func (f *filler) number(s schema, name, about string) float64 {
 	low, high := math.Inf(-1), math.Inf(1)
-	for bound, value := range map[*float64]*float64{s.Minimum: &low, s.Maximum: &high} {
-		if bound != nil {
-			*value = *bound
-		}
+	if s.Minimum != nil {
+		low = *s.Minimum
+	}
+	if s.Maximum != nil {
+		high = *s.Maximum
 	}
 	whole := s.kind() == "integer"
 	if s.ExclMinimum != nil {
@@ -411,11 +470,7 @@ func (f *filler) mentions(values []json.RawMessage) []int {
 		}
 		wanted := rank.Words(words(text))
 		for _, fact := range f.facts {
-			all := len(wanted) > 0
-			for _, w := range wanted {
-				all = all && slices.Contains(fact.words, w)
-			}
-			if all {
+			if len(wanted) > 0 && !slices.ContainsFunc(wanted, func(w string) bool { return !fact.has[w] }) {
 				counts[i]++
 			}
 		}
