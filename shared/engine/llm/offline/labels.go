@@ -58,24 +58,31 @@ func appendFields(all []labelled, name string, value any, depth int) []labelled 
 	return all
 }
 
-// label finds the value that has the name of a property, or all words of it and at most one more.
+// label finds the value that has the name of a property. Failing that, one whose name has one word more, or lacks only a
+// word such as "name": "Company" is company_name.
 func (f *filler) label(name string) (string, bool) {
 	wanted := rank.Words(words(name))
 	if len(wanted) == 0 {
 		return "", false
 	}
+	core := slices.DeleteFunc(slices.Clone(wanted), func(w string) bool { return attributes[w] })
 	near := ""
 	for _, l := range f.labels {
 		has := rank.Words(words(l.name))
 		if slices.Equal(has, wanted) {
 			return l.value, true
 		}
-		if near == "" && len(has) == len(wanted)+1 && !slices.ContainsFunc(wanted, func(w string) bool { return !slices.Contains(has, w) }) {
+		more := len(has) == len(wanted)+1 && !slices.ContainsFunc(wanted, func(w string) bool { return !slices.Contains(has, w) })
+		if near == "" && (more || len(core) > 0 && slices.Equal(has, core)) {
 			near = l.value
 		}
 	}
 	return near, near != ""
 }
+
+// attributes are words of names that add nothing to what they follow.
+var attributes = map[string]bool{rank.Normal("name"): true, rank.Normal("id"): true, rank.Normal("number"): true, rank.Normal("value"): true,
+	rank.Normal("text"): true, rank.Normal("address"): true, rank.Normal("date"): true}
 
 // maxJSONTries bounds how often a bracket is tried in vain as the beginning of JSON.
 const maxJSONTries = 50

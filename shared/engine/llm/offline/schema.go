@@ -48,7 +48,11 @@ type schema struct {
 	MultipleOf  *float64          `json:"multipleOf"`
 }
 
-const maxFillDepth = 12
+const (
+	maxFillDepth = 12
+	// maxFilled bounds the values of one answer: a schema that refers to itself has no end.
+	maxFilled = 2000
+)
 
 // filler fills a schema with what a prompt says.
 type filler struct {
@@ -60,6 +64,7 @@ type filler struct {
 	task string
 	// listed is the number of items in a list that says nothing of its length.
 	listed int
+	filled int
 }
 
 // fillSchema gives JSON for the schema of a prompt.
@@ -78,7 +83,7 @@ func fillSchema(p prompt) string {
 
 func (f *filler) fill(raw json.RawMessage, name string, depth int) json.RawMessage {
 	var s schema
-	if depth > maxFillDepth || json.Unmarshal(raw, &s) != nil {
+	if f.filled++; depth > maxFillDepth || f.filled > maxFilled || json.Unmarshal(raw, &s) != nil {
 		return json.RawMessage("null")
 	}
 	if s.Ref != "" {
@@ -213,13 +218,16 @@ func (f *filler) array(s schema, name, about string, depth int) json.RawMessage 
 		}
 	default:
 		for range min(n, len(f.facts)) {
+			if f.filled > maxFilled {
+				break
+			}
 			one := f.fill(s.Items, name, depth+1)
 			if !slices.ContainsFunc(items, func(other json.RawMessage) bool { return bytes.Equal(one, other) }) {
 				items = append(items, one)
 			}
 		}
 	}
-	for len(items) < s.MinItems && len(items) < 100 {
+	for len(items) < s.MinItems && f.filled <= maxFilled {
 		items = append(items, f.fill(s.Items, name, depth+1))
 	}
 	if s.MaxItems != nil && len(items) > *s.MaxItems {
@@ -363,61 +371,99 @@ func fit(text string, s schema) string {
 	return text
 }
 
-var decimal = regexp.MustCompile(`-?\d+(?:[.,]\d{3})*(?:\.\d+)?`)
+var (
+	decimal = regexp.MustCompile(`-?\d+(?:,\d{3})*(?:\.\d+)?`)
+	moment  = regexp.MustCompile(`\d{4}-\d{2}-\d{2}(?:T[\d:.]+Z?)?|\d{1,2}:\d{2}(?::\d{2})?`)
+)
 
-// number fills a number: a labelled one, or the first in the facts that speak of it; else the least that is allowed.
-func (f *filler) number(s schema, name, about string) float64 {
-	low, high := math.Inf(-1), math.Inf(1)
+// limits are what a number must keep.
+type limits struct {
+	low, high float64
+	whole     bool
+}
+
+func (s schema) limits() limits {
+	l := limits{math.Inf(-1), math.Inf(1), s.kind() == "integer"}
+	step := 1e-6
+	if l.whole {
+		step = 1
+	}
 	if s.Minimum != nil {
-		low = *s.Minimum
+		l.low = *s.Minimum
 	}
 	if s.Maximum != nil {
-		high = *s.Maximum
+		l.high = *s.Maximum
 	}
-	whole := s.kind() == "integer"
 	if s.ExclMinimum != nil {
-		low = math.Max(low, *s.ExclMinimum+step(whole))
+		l.low = math.Max(l.low, *s.ExclMinimum+step)
 	}
 	if s.ExclMaximum != nil {
-		high = math.Min(high, *s.ExclMaximum-step(whole))
+		l.high = math.Min(l.high, *s.ExclMaximum-step)
 	}
-	value, ok := math.Max(0, low), false
+	return l
+}
+
+func (l limits) keeps(n float64) bool {
+	return n >= l.low && n <= l.high && (!l.whole || n == math.Trunc(n) && math.Abs(n) < 1<<53)
+}
+
+// number fills a number: a labelled one, or that in the facts which stands nearest to the property's name; else the least
+// that is allowed, or 0.
+func (f *filler) number(s schema, name, about string) float64 {
+	l := s.limits()
+	value, ok := 0.0, false
 	if text, labelled := f.label(name); labelled {
-		value, ok = firstNumber(text, low, high, whole, value)
+		value, ok = nearest(text, nil, l)
 	}
 	if !ok {
 		asked := f.index.Score(meaning(about))
 		for _, i := range f.best(asked, 5) {
-			if asked[i] == 0 {
+			if asked[i] == 0 || ok {
 				break
 			}
-			if value, ok = firstNumber(f.facts[i].text, low, high, whole, value); ok {
-				break
-			}
+			value, ok = nearest(f.facts[i].text, rank.Words(words(name)), l)
 		}
 	}
-	value = math.Min(value, high)
+	if !ok {
+		value = math.Min(math.Max(0, l.low), l.high)
+	}
 	if m := s.MultipleOf; m != nil && *m > 0 {
 		value = math.Ceil(value / *m) * *m
 	}
 	return value
 }
 
-func step(whole bool) float64 {
-	if whole {
-		return 1
-	}
-	return 1e-6
-}
-
-func firstNumber(text string, low, high float64, whole bool, otherwise float64) (float64, bool) {
-	for _, found := range decimal.FindAllString(text, -1) {
-		n, err := strconv.ParseFloat(strings.ReplaceAll(found, ",", ""), 64)
-		if err == nil && n >= low && n <= high && (!whole || n == math.Trunc(n) && math.Abs(n) < 1<<53) {
-			return n, true
+// nearest finds the number in a text that keeps the limits and stands nearest to one of the words. Dates and times of day
+// are no numbers.
+func nearest(text string, words []string, l limits) (number float64, ok bool) {
+	text = moment.ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat(" ", len(s)) })
+	closest := math.MaxInt
+	for _, at := range decimal.FindAllStringIndex(text, -1) {
+		n, err := strconv.ParseFloat(strings.ReplaceAll(text[at[0]:at[1]], ",", ""), 64)
+		if err != nil || !l.keeps(n) {
+			continue
+		}
+		if d := distance(text, at, words); !ok || d < closest {
+			number, closest, ok = n, d, true
 		}
 	}
-	return otherwise, false
+	return number, ok
+}
+
+// distance counts the words between a span of a text and the nearest of the words.
+func distance(text string, span []int, words []string) int {
+	before, after := rank.RawWords(text[:span[0]]), rank.RawWords(text[span[1]:])
+	slices.Reverse(before)
+	least := math.MaxInt - 1
+	for _, side := range [][]string{before, after} {
+		for i, raw := range side {
+			if slices.Contains(words, rank.Normal(raw)) {
+				least = min(least, i)
+				break
+			}
+		}
+	}
+	return least
 }
 
 var negated = regexp.MustCompile(`(?i)\b(?:no|not|never|none|without|cannot|n't|false)\b|n't\b`)
