@@ -122,12 +122,15 @@ func freePort() (string, error) {
 	return port, err
 }
 
+// patience is how long a server may take to start.
+var patience = time.Minute
+
 func waitFor(url string) error {
 	client := &http.Client{Timeout: time.Second}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	var err error
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
 		var res *http.Response
 		if res, err = client.Get(url); err == nil {
 			io.Copy(io.Discard, res.Body)

@@ -267,3 +267,29 @@ func TestExpiredRecordsLeaveTheFile(t *testing.T) {
 		t.Errorf("got %v, want fault.NotFound", err)
 	}
 }
+
+func FuzzAForeignReceiptNamesNothing(f *testing.F) {
+	db := sqlitetest.Temp(f)
+	q := db.Queue("q", sqlite.QueueOptions{})
+	if err := q.Send(f.Context(), queue.Message{Body: "x"}); err != nil {
+		f.Fatal(err)
+	}
+	got, err := q.Receive(f.Context(), 1, 0, time.Hour)
+	if err != nil || len(got) != 1 {
+		f.Fatal(got, err)
+	}
+	for _, s := range []string{"", "/", "1", "1/", "/1", "1/0", "1/2", "-1/-1", "1/1/1", "99999999999999999999/1", "a/b", "0/0", "01/1", "+1/1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, receipt string) {
+		if receipt == got[0].Receipt {
+			return
+		}
+		if err := q.Delete(t.Context(), receipt); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Hide(t.Context(), got[0].Receipt, time.Hour); err != nil {
+			t.Fatalf("the receipt %q deleted the message: %v", receipt, err)
+		}
+	})
+}

@@ -248,9 +248,9 @@ func receipt(id int64, receives int) string { return fmt.Sprintf("%d/%d", id, re
 // readReceipt gives zeros, which name nothing, for what is no receipt.
 func readReceipt(s string) (id int64, receives int) {
 	a, b, _ := strings.Cut(s, "/")
-	id, err := strconv.ParseInt(a, 10, 64)
-	receives, err2 := strconv.Atoi(b)
-	if err != nil || err2 != nil {
+	id, _ = strconv.ParseInt(a, 10, 64)
+	receives, _ = strconv.Atoi(b)
+	if receipt(id, receives) != s {
 		return 0, 0
 	}
 	return id, receives
