@@ -100,6 +100,7 @@ func TestWhoeverTakesOverComesToTheSameEndAfterEveryPage(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, c.script)
 			w.withSearch().do = func(_ context.Context, c tool.Call) (tool.Result, error) {
 				if c.Arguments["query"] == "broken" {
@@ -108,10 +109,7 @@ func TestWhoeverTakesOverComesToTheSameEndAfterEveryPage(t *testing.T) {
 				return tool.Result{Text: fmt.Sprintf("found %v", c.Arguments["query"])}, nil
 			}
 			r := w.start()
-			queued, err := w.store.Scan(w.ctx, record.Prefix("R#"+r.ID, "R"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			queued := w.records(r.ID)
 			want, err := w.goOn(r.ID, c.crew)
 			if err != nil {
 				t.Fatal(err)
@@ -119,37 +117,48 @@ func TestWhoeverTakesOverComesToTheSameEndAfterEveryPage(t *testing.T) {
 			if want.State != c.state || string(want.JSON) != c.json {
 				t.Fatalf("the run ended with %+v", want)
 			}
-			pages := w.pages(r.ID)
-			for n := range len(pages) {
-				w.takeOver(t, r.ID, queued, pages, n, c.crew, want)
+			h := history{w, r.ID, c.crew, w.history(r.ID, queued), w.pages(r.ID), facts(w.events(r.ID)), want}
+			for n := range len(h.pages) {
+				h.takeOver(t, n)
 			}
 		})
 	}
 }
 
-// takeOver goes on after the first n pages of a finished run, and compares.
-func (w *world) takeOver(t *testing.T, runID string, queued []record.Record, pages []run.Page, n int, d crew.Definition, want run.Outcome) {
+// history is a run that has ended.
+type history struct {
+	*world
+	runID  string
+	crew   crew.Definition
+	before []record.Record
+	pages  []run.Page
+	facts  map[string]string
+	want   run.Outcome
+}
+
+// takeOver goes on after the first n pages, and compares.
+func (h history) takeOver(t *testing.T, n int) {
 	t.Helper()
 	open := 0
-	for _, p := range pages[n:] {
+	for _, p := range h.pages[n:] {
 		if p.Kind == run.StepPage && !strings.Contains(p.Key, "/tool/") {
 			open++
 		}
 	}
-	c := w.copyOf(t, runID, queued, n)
-	asked := len(w.server.Calls())
-	got, err := c.goOn(runID, d)
+	h.back(h.runID, h.before, n)
+	asked := len(h.server.Calls())
+	got, err := h.goOn(h.runID, h.crew)
 	if err != nil {
 		t.Fatalf("after page %d: %v", n, err)
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(h.want, got); diff != "" {
 		t.Errorf("after page %d the outcome differs (-want +got):\n%s", n, diff)
 	}
-	if diff := cmp.Diff(facts(w.events(runID)), facts(c.events(runID))); diff != "" {
+	if diff := cmp.Diff(h.facts, facts(h.events(h.runID))); diff != "" {
 		t.Errorf("after page %d the events differ (-want +got):\n%s", n, diff)
 	}
-	c.tree(runID)
-	if made := len(w.server.Calls()) - asked; made != open {
+	h.tree(h.runID)
+	if made := len(h.server.Calls()) - asked; made != open {
 		t.Errorf("after page %d there were %d model calls, want the %d that were not recorded", n, made, open)
 	}
 }
@@ -173,26 +182,23 @@ func TestACallThatADeathCutIsClosedAndMadeAgainUnderANewID(t *testing.T) {
 	w.targets = []run.Target{{ID: "s", Kind: run.StreamTarget, URL: "https://example.com", Events: []string{"*"}, Realtime: true}}
 	d := newCrew(nativeModel, crew.Task{Key: "research", Tools: []crew.Tool{search("search")}})
 	r := w.start()
-	queued, err := w.store.Scan(w.ctx, record.Prefix("R#"+r.ID, "R"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	queued := w.records(r.ID)
 	if _, err := w.goOn(r.ID, d); err != nil {
 		t.Fatal(err)
 	}
-	pages := w.pages(r.ID)
-	for i, p := range pages {
+	before := w.history(r.ID, queued)
+	for i, p := range w.pages(r.ID) {
 		if p.Kind != run.LivePage {
 			continue
 		}
 		t.Run(p.Key, func(t *testing.T) {
-			c := w.copyOf(t, r.ID, queued, i+1)
-			if _, err := c.goOn(r.ID, d); err != nil {
+			w.back(r.ID, before, i+1)
+			if _, err := w.goOn(r.ID, d); err != nil {
 				t.Fatal(err)
 			}
-			c.tree(r.ID)
+			w.tree(r.ID)
 			opened := p.Events[len(p.Events)-1]
-			after := c.events(r.ID)
+			after := w.events(r.ID)
 			at := slices.IndexFunc(after, func(e events.Event) bool { return e.ID == opened.ID })
 			closing, again := after[at+1], after[at+2]
 			if closing.Started != opened.ID || again.Type != opened.Type || again.ID == opened.ID {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,19 +51,14 @@ type world struct {
 func newWorld(t *testing.T, script scripted.Script) *world {
 	t.Helper()
 	w := &world{t: t, ctx: context.Background(), server: scripted.New(t, script), tools: tools{}, now: time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)}
-	w.newStore()
-	return w
-}
-
-func (w *world) newStore() {
-	w.t.Helper()
-	db, err := sqlite.Open(filepath.Join(w.t.TempDir(), "muster.db"))
+	db, err := sqlite.Open(filepath.Join(t.TempDir(), "muster.db"))
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
-	w.t.Cleanup(func() { db.Close() })
+	t.Cleanup(func() { db.Close() })
 	w.store = db.Records()
 	w.runs = &run.Service{Store: w.store, Runs: nowhere{}, Deliveries: nowhere{}, Now: w.clock}
+	return w
 }
 
 // clock stands still unless somebody moves it.
@@ -295,20 +291,39 @@ func (w *world) withSearch() *fakeTool {
 	return f
 }
 
-// copyOf makes a world whose journal has the first pages of a run that another world did, and whose run nobody holds.
-func (w *world) copyOf(t *testing.T, runID string, queued []record.Record, pages int) *world {
-	t.Helper()
-	c := &world{t: t, ctx: w.ctx, server: w.server, tools: w.tools, targets: w.targets, inputs: w.inputs, now: w.clock()}
-	c.newStore()
-	recs, err := w.store.Scan(w.ctx, record.Prefix("R#"+runID, "P#"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, rec := range append(queued, recs[:pages]...) {
-		rec.Rev = 0
-		if _, err := c.store.Put(w.ctx, rec); err != nil {
-			t.Fatal(err)
+// back sets the world back to the time when a run had its first pages only, and nobody held it.
+func (w *world) back(runID string, before []record.Record, pages int) {
+	w.t.Helper()
+	for _, rec := range w.records(runID) {
+		if err := w.store.Delete(w.ctx, rec.Key, rec.Rev); err != nil {
+			w.t.Fatal(err)
 		}
 	}
-	return c
+	n := 0
+	for _, rec := range before {
+		if strings.HasPrefix(rec.Sort, "P#") {
+			if n++; n > pages {
+				continue
+			}
+		}
+		rec.Rev = 0
+		if _, err := w.store.Put(w.ctx, rec); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func (w *world) records(runID string) []record.Record {
+	w.t.Helper()
+	recs, err := w.store.Scan(w.ctx, record.Prefix("R#"+runID, ""))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return recs
+}
+
+// history gives the journal of a run that has ended, with the run item as it was before the first claim.
+func (w *world) history(runID string, queued []record.Record) []record.Record {
+	w.t.Helper()
+	return append(queued, slices.DeleteFunc(w.records(runID), func(r record.Record) bool { return !strings.HasPrefix(r.Sort, "P#") })...)
 }
