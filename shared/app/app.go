@@ -42,7 +42,11 @@ type Backends struct {
 	FunctionNames []string
 	// Lease is how long a run's lease holds without being renewed; 0 is the default.
 	Lease time.Duration
-	Log   *slog.Logger
+	// Margin is how much of an invocation must be left for a run to begin another step; 0 is the default.
+	Margin time.Duration
+	// Now is the clock, time.Now unless set.
+	Now func() time.Time
+	Log *slog.Logger
 }
 
 // App is Muster, ready to be invoked.
@@ -68,28 +72,28 @@ func New(b Backends) *App {
 	thinking := b.Guard // a model may think for long before it answers
 	thinking.HeaderTimeout = 10 * time.Minute
 	operator := guard.Options{AnyAddress: true, HeaderTimeout: 10 * time.Minute}
-	crews := &crew.Store{Records: b.Records}
+	crews := &crew.Store{Records: b.Records, Now: b.Now}
 	tokens := &workspace.Tokens{Records: b.Records, Static: b.Callers}
 	runs := &run.Service{
-		Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, LeaseTime: b.Lease, Log: b.Log,
+		Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, LeaseTime: b.Lease, Now: b.Now, Log: b.Log,
 	}
 	models := llm.Providers{
 		Settings: b.Models, Operator: guard.New(operator).HTTP(), Guarded: guard.New(thinking).HTTP(), OpenAI: openai.New, Offline: offline.New(),
 	}
 
-	amp := &ampwire.Wire{Runs: runs, Crews: crews, CheckURL: client.CheckURL, Note: modelNote(crews, models)}
+	amp := &ampwire.Wire{Runs: runs, Crews: crews, CheckURL: client.CheckURL, Note: modelNote(crews, models), Now: b.Now}
 	deploy := &deploywire.Wire{Runs: runs, Crews: crews, Tokens: tokens, Sealer: b.Sealer}
 	work := &runner.Runner{
-		Runs: runs, Crews: crews, Queue: b.Runs, Models: models, Log: b.Log,
+		Runs: runs, Crews: crews, Queue: b.Runs, Models: models, Margin: b.Margin, Now: b.Now, Log: b.Log,
 		Tools: tool.Box{HTTP: client.HTTP(), Invoker: b.Functions, Functions: b.FunctionNames},
 	}
 	tell := &dispatch.Dispatcher{
-		Runs: runs, Crews: crews, Store: b.Records, Client: client, Sealer: b.Sealer, Queue: b.Deliveries, Log: b.Log,
+		Runs: runs, Crews: crews, Store: b.Records, Client: client, Sealer: b.Sealer, Queue: b.Deliveries, Now: b.Now, Log: b.Log,
 		Formats: map[run.Kind]dispatch.Format{
 			run.StepTarget: ampwire.Step, run.TaskTarget: ampwire.Task, run.CrewTarget: ampwire.Crew, run.StreamTarget: ampwire.Stream,
 		},
 	}
-	look := &sweep.Sweeper{Store: b.Records, Runs: runs, Parked: tell.Parked, Log: b.Log}
+	look := &sweep.Sweeper{Store: b.Records, Runs: runs, Parked: tell.Parked, Now: b.Now, Log: b.Log}
 
 	return &App{
 		HTTP: httpapi.API{
