@@ -74,7 +74,6 @@ func TestWhatATaskIsGivenAsContext(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, echo)
 			w.do(newCrew(nativeModel, c.tasks...))
 			for task, want := range c.want {
@@ -170,7 +169,6 @@ func TestFailures(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, c.script)
 			w.withSearch().do = func(context.Context, tool.Call) (tool.Result, error) {
 				return tool.Result{}, fmt.Errorf("the index is down")
@@ -320,7 +318,6 @@ func TestOutputJSON(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, scripted.Sequence(scripted.Text(c.first), scripted.Text(c.second)))
 			runID, out := w.do(newCrew(nativeModel, crew.Task{Key: "one", OutputJSON: schema}))
 			if out.State != run.Succeeded || string(out.JSON) != c.json || out.Result != c.first {
@@ -366,7 +363,6 @@ func TestTools(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, c.script)
 			f := w.withSearch()
 			d := newCrew(nativeModel, crew.Task{Key: "one", Tools: []crew.Tool{search("search")}})

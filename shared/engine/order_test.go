@@ -247,7 +247,6 @@ agent_logs_execution`),
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, c.script)
 			w.withSearch()
 			if c.tool != nil {

@@ -100,7 +100,6 @@ func TestWhoeverTakesOverComesToTheSameEndAfterEveryPage(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, c.script)
 			w.withSearch().do = func(_ context.Context, c tool.Call) (tool.Result, error) {
 				if c.Arguments["query"] == "broken" {
@@ -178,6 +177,7 @@ func facts(all []events.Event) map[string]string {
 
 func TestACallThatADeathCutIsClosedAndMadeAgainUnderANewID(t *testing.T) {
 	w := newWorld(t, useThenSay("search", map[string]any{"query": "rain"}, "Done."))
+	w.onDisk()
 	w.withSearch()
 	w.targets = []run.Target{{ID: "s", Kind: run.StreamTarget, URL: "https://example.com", Events: []string{"*"}, Realtime: true}}
 	d := newCrew(nativeModel, crew.Task{Key: "research", Tools: []crew.Tool{search("search")}})

@@ -51,14 +51,28 @@ type world struct {
 func newWorld(t *testing.T, script scripted.Script) *world {
 	t.Helper()
 	w := &world{t: t, ctx: context.Background(), server: scripted.New(t, script), tools: tools{}, now: time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)}
-	db, err := sqlite.Open(filepath.Join(t.TempDir(), "muster.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	w.store = db.Records()
-	w.runs = &run.Service{Store: w.store, Runs: nowhere{}, Deliveries: nowhere{}, Now: w.clock}
+	w.keepIn(&memory{kept: map[record.Key]record.Record{}})
 	return w
+}
+
+func (w *world) keepIn(s record.Store) {
+	w.store = s
+	w.runs = &run.Service{Store: s, Runs: nowhere{}, Deliveries: nowhere{}, Now: w.clock}
+}
+
+// onDisk keeps everything in an SQLite file, as the embedded default does.
+func (w *world) onDisk() {
+	w.t.Helper()
+	db, err := sqlite.Open(filepath.Join(w.t.TempDir(), "muster.db"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	w.keepIn(db.Records())
 }
 
 // clock stands still unless somebody moves it.
