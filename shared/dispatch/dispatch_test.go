@@ -329,10 +329,11 @@ func TestDeathsBetweenPostAndRecord(t *testing.T) {
 func TestASuccessStands(t *testing.T) {
 	for _, order := range [][]int{{200, 500}, {500, 200}} {
 		s := newStage(t)
-		second := make(chan struct{})
+		asked, second := make(chan struct{}), make(chan struct{})
 		var turn atomic.Int64
 		r := guardtest.New(t, func(w http.ResponseWriter, _ *http.Request) {
 			if turn.Add(1) == 1 { // the first to ask is the last to be answered
+				close(asked)
 				<-second
 				w.WriteHeader(order[1])
 				return
@@ -343,7 +344,7 @@ func TestASuccessStands(t *testing.T) {
 		seq := s.page(run.StepPage, 0)
 		var wait sync.WaitGroup
 		wait.Go(func() { s.send(t, seq, target, "") })
-		r.Await(t, 1)
+		<-asked
 		wantDone(t, s.send(t, seq, target, ""))
 		close(second)
 		wait.Wait()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -81,10 +82,16 @@ func Endless(sent *atomic.Int64) Behaviour {
 // Bomb sends 10 KB of gzip that unpack to 10 MB, whatever encodings the sender accepts.
 func Bomb(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Encoding", "gzip")
-	z := gzip.NewWriter(w)
+	w.Write(bomb())
+}
+
+var bomb = sync.OnceValue(func() []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
 	z.Write(make([]byte, 10<<20))
 	z.Close()
-}
+	return b.Bytes()
+})
 
 // Flood sends headers of about the size given, in bytes.
 func Flood(size int) Behaviour {
