@@ -44,18 +44,17 @@ const (
 // runner executes it, the dispatcher tells a receiver, and the receiver verifies the signature.
 func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 	dynamoEndpoint, sqsEndpoint := emulator.DynamoDB(t), emulator.SQS(t)
-	ctx, cancel := context.WithTimeout(t.Context(), longest)
-	defer cancel()
-
 	queues, env := onEmulators(t, dynamoEndpoint, sqsEndpoint)
 	var names []string
 	for _, f := range infra.Functions {
 		names = append(names, f.Name)
 	}
-	bootstraps, err := runtimeapi.Build(ctx, "..", t.TempDir(), names...)
+	bootstraps, err := runtimeapi.Build(t.Context(), "..", t.TempDir(), names...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), longest)
+	defer cancel()
 	functions := map[string]*runtimeapi.Function{}
 	for _, f := range infra.Functions {
 		functions[f.Name] = &runtimeapi.Function{
