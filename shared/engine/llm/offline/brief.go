@@ -25,8 +25,7 @@ func (p prompt) rank() ranking {
 		texts[i] = f.text
 	}
 	r.index = rank.New(texts)
-	prose, _ := withoutJSON(p.task)
-	asked := r.asked(strings.Join(readTask(prose).instructions, " ") + " " + p.expected)
+	asked := r.asked(strings.Join(p.sorted.instructions, " ") + " " + p.expected)
 	central := scaled(r.centrality())
 	for i, f := range r.facts {
 		r.general = append(r.general, asked[i]+0.5*central[i]+bearing(f))

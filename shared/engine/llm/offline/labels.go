@@ -107,7 +107,7 @@ func withoutJSON(text string) (prose string, values []any) {
 			text = text[at+1:]
 			continue
 		}
-		b.WriteByte('\n')
+		b.WriteString("\n\n") // the lines around it are not one
 		values = append(values, value)
 		text = text[at+int(d.InputOffset()):]
 	}

@@ -23,8 +23,11 @@ const (
 
 // prompt is a conversation, taken apart.
 type prompt struct {
-	// task is what to do, with the inputs that were written into it; expected is what the answer should be.
+	// task is what to do, with the inputs that were written into it, and sorted the same without the JSON in it, which is
+	// values; expected is what the answer should be.
 	task, expected string
+	sorted         task
+	values         []any
 	schema         json.RawMessage
 	// context is what earlier tasks found, found is what tools answered, judged the answer that a guardrail asks about.
 	context string
@@ -73,8 +76,10 @@ func (p *prompt) readSections(text string) {
 		p.setSchema(schema)
 	}
 	p.context = strings.TrimSpace(tail)
-	task, expected, _ := cutLine(head, expectedMarker)
-	p.task, p.expected = strings.TrimSpace(task), firstParagraph(expected)
+	what, expected, _ := cutLine(head, expectedMarker)
+	p.task, p.expected = strings.TrimSpace(what), firstParagraph(expected)
+	prose, values := withoutJSON(p.task)
+	p.sorted, p.values = readTask(prose), values
 	if _, judged, ok := cutLine(p.task, judgedMarker); ok {
 		p.judged = judged
 	}
@@ -167,12 +172,10 @@ func (p prompt) facts() []sentence {
 			all = append(all, sentence{text, words, has, from, i})
 		}
 	}
-	prose, values := withoutJSON(p.task)
-	task := readTask(prose)
-	add(task.scene, fromScene)
-	add(task.data, fromTask)
-	add(texts(values), fromTask)
-	prose, values = withoutJSON(p.context)
+	add(p.sorted.scene, fromScene)
+	add(p.sorted.data, fromTask)
+	add(texts(p.values), fromTask)
+	prose, values := withoutJSON(p.context)
 	add(units(prose, recordWord(prose)), fromContext)
 	add(texts(values), fromContext)
 	for _, f := range p.found {
@@ -181,10 +184,10 @@ func (p prompt) facts() []sentence {
 		add(texts(values), fromTool)
 	}
 	if len(all) < fewFacts {
-		add(task.doubtful, fromTask)
+		add(p.sorted.doubtful, fromTask)
 	}
 	if len(all) == 0 {
-		add(task.instructions, fromTask)
+		add(p.sorted.instructions, fromTask)
 	}
 	return all
 }
@@ -364,8 +367,7 @@ func (p prompt) query() string {
 			}
 		}
 	}
-	prose, _ := withoutJSON(p.task)
-	task := readTask(prose)
+	task := p.sorted
 	weigh(strings.Join(task.instructions, "\n"), 2)
 	weigh(strings.Join(task.doubtful, "\n"), 1)
 	weigh(p.expected, 1)
