@@ -95,22 +95,3 @@ func (a *attempt) actInWords(ctx context.Context, m move) (deed, error) {
 		}
 	}
 }
-
-// readAction finds the tool and reads its arguments.
-func (a *attempt) readAction(m move) action {
-	act := action{name: m.tool, arguments: m.input, thought: m.thought}
-	act.tool = a.tools.like(m.tool)
-	if act.tool == nil {
-		act.refuse("unknown_tool", toldSelection, "There is no tool %q. The tools are: %s.", m.tool, strings.Join(a.tools.names(), ", "))
-		return act
-	}
-	act.name = act.tool.function.Name
-	args, ok := act.tool.readLoosely(m.input)
-	if !ok {
-		act.refuse("invalid_input", toldInput, "The Action Input is not one JSON object with the arguments of %s.", act.name)
-		return act
-	}
-	act.arguments, act.args = args, args
-	a.check(&act)
-	return act
-}

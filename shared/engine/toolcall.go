@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"sync"
-	"time"
 
 	"muster/events"
 	"muster/shared/engine/llm"
@@ -14,43 +12,6 @@ import (
 	"muster/shared/id"
 	"muster/shared/run"
 )
-
-// telling says with which events an action that was refused is told.
-type telling int
-
-const (
-	toldFinished  telling = iota // started, finished with the failure
-	toldError                    // started, error
-	toldAlone                    // nothing but tool_failure_detected
-	toldSelection                // tool_selection_error
-	toldInput                    // tool_validate_input_error
-)
-
-// action is the use of a tool that a model wants.
-type action struct {
-	tool      *armed // nil for one that does not exist
-	name      string
-	arguments any            // as events show them: an object, or the text that could not be read
-	args      map[string]any // as the tool gets them
-	thought   string
-
-	// refused says why the tool is not called; told how that is told.
-	refused *tool.Failure
-	told    telling
-	// repeated says that the same was done just before; the model is told to do something else.
-	repeated bool
-	// tries counts earlier tries; last says that none follows.
-	tries int
-	last  bool
-	// started is the id of tool_usage_started when it was told before, together with those of parallel actions.
-	started string
-}
-
-// refuse keeps the action from its tool.
-func (act *action) refuse(reason string, how telling, format string, args ...any) {
-	act.refused = &tool.Failure{Message: fmt.Sprintf(format, args...), Reason: reason}
-	act.told = how
-}
 
 // deed is what became of an action, as the journal keeps it.
 type deed struct {
@@ -151,41 +112,6 @@ func (a *attempt) actBeside(ctx context.Context, actions []action) ([]string, er
 	return results, nil
 }
 
-// readCall finds the tool of a call and reads its arguments.
-func (a *attempt) readCall(c llm.ToolCall, thought string) action {
-	name, text := c.Function.Name, c.Function.Arguments
-	act := action{tool: a.tools.named(name), name: name, arguments: text, thought: thought, last: true}
-	if strings.TrimSpace(text) == "" {
-		text = "{}"
-	}
-	if err := json.Unmarshal([]byte(text), &act.args); err != nil || act.args == nil {
-		act.refuse("invalid_input", toldAlone, "The arguments of %s are not a JSON object: %s", name, shorten(c.Function.Arguments, 200))
-		return act
-	}
-	act.arguments = act.args
-	if act.tool == nil {
-		act.refuse("unknown_tool", toldFinished, "Tool not found: there is no tool %q. The tools are: %s.", name, strings.Join(a.tools.names(), ", "))
-		return act
-	}
-	a.check(&act)
-	return act
-}
-
-// check holds the arguments to the schema of the tool.
-func (a *attempt) check(act *action) {
-	// The validator wants the values of its own JSON reader.
-	value, err := decodeForSchema(act.args)
-	problem := ""
-	if err != nil {
-		problem = err.Error()
-	} else {
-		problem = complaint(act.tool.schema, value)
-	}
-	if problem != "" {
-		act.refuse("invalid_input", toldError, "The arguments of %s are not right: %s", act.name, problem)
-	}
-}
-
 // act does one action as a step. Its events are told as the native and the text loop of the original tell them.
 func (a *attempt) act(ctx context.Context, b *run.Branch, key string, act action) (deed, error) {
 	policy := a.policy()
@@ -280,73 +206,6 @@ func (a *attempt) perform(ctx context.Context, key string, act action) deed {
 		a.keep(act, did.Text)
 	}
 	return did
-}
-
-// tell emits the events of an action's end, and its note.
-func (a *attempt) tell(e *run.Emitter, act action, did *deed, began time.Time, policy string) {
-	use := a.use(act)
-	started := act.started
-	if started == "" {
-		started = e.Opened()
-	}
-	inside, end := run.Scope{Parent: started}, run.Scope{Parent: a.id, Started: started}
-	for _, ev := range did.events {
-		draft, err := events.NewCustom(ev.Type, ev.Data, a.who)
-		if err != nil {
-			did.Failure = &tool.Failure{Reason: "tool_reported", Message: err.Error()}
-			did.Text += "\n" + err.Error()
-			continue
-		}
-		e.Emit(draft, inside)
-	}
-	switch {
-	case act.repeated, act.refused != nil && act.told == toldAlone:
-	case act.refused != nil && act.told == toldSelection:
-		e.Emit(events.NewToolSelectionError(a.who, events.ToolSelectionError{ToolUse: use, Error: did.Text}), run.Scope{Parent: a.id})
-	case act.refused != nil && act.told == toldInput:
-		e.Emit(events.NewToolValidateInputError(a.who, events.ToolValidateInputError{ToolUse: use, Error: did.Text}), run.Scope{Parent: a.id})
-	case did.Broke, act.refused != nil && act.told == toldError:
-		e.Emit(events.NewToolUsageError(a.who, events.ToolUsageError{ToolUse: use, Error: did.Failure.Message}), end)
-	default:
-		f := events.ToolUsageFinished{
-			ToolUse: use, StartedAt: events.Time{Time: began}, FinishedAt: events.Time{Time: a.k.Now()}, FromCache: did.Cached, Output: did.Text,
-		}
-		if did.Failure != nil {
-			told := toldFailure(*did.Failure)
-			f.Failure = &told
-		}
-		e.Emit(events.NewToolUsageFinished(a.who, f), end)
-	}
-	if did.Broke && !act.last {
-		return // it is tried again; the last try tells
-	}
-	if did.Failure != nil && policy != "ignore" {
-		e.Emit(events.NewToolFailureDetected(a.who, events.ToolFailureDetected{ToolUse: use, Failure: toldFailure(*did.Failure), Policy: policy}),
-			run.Scope{Parent: a.id})
-	}
-	e.Note(run.Note{Prompt: a.Description, Thought: act.thought, Tool: act.name, ToolInput: inputOf(act.arguments), Result: did.Text})
-}
-
-// use is what all events of an action say of it.
-func (a *attempt) use(act action) events.ToolUse {
-	u := events.ToolUse{
-		AgentKey: events.Text(a.agent.Key), ToolName: act.name, ToolArgs: act.arguments, RunAttempts: act.tries,
-	}
-	if act.tool != nil {
-		u.ToolClass = events.Text(act.tool.Type)
-	}
-	return u
-}
-
-func (a *attempt) record(act action, f tool.Failure) events.ToolFailureRecord {
-	return events.ToolFailureRecord{
-		ToolName: act.name, Failure: toldFailure(f), ToolArgs: act.arguments, AgentRole: events.Text(a.who.AgentRole),
-		TaskName: events.Text(a.who.TaskName), TaskID: events.Text(a.who.TaskID),
-	}
-}
-
-func toldFailure(f tool.Failure) events.ToolFailure {
-	return events.ToolFailure{Message: f.Message, Reason: f.Reason, Code: events.Text(f.Code), Retryable: f.Retryable, Details: f.Details}
 }
 
 // mayUse counts a use of a tool with a limit, and refuses one too many.
