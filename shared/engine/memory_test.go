@@ -5,14 +5,15 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 
 	"muster/shared/fault"
 	"muster/shared/record"
 )
 
 // memory is a record.Store for tests that put thousands of pages; a disk would make them wait.
+// The indexes, which no run reads, are those of the nil Store within.
 type memory struct {
+	record.Store
 	mu   sync.Mutex
 	kept map[record.Key]record.Record
 }
@@ -68,7 +69,3 @@ func (m *memory) Scan(_ context.Context, s record.Scan) ([]record.Record, error)
 	}
 	return found, nil
 }
-
-func (m *memory) Due(context.Context, int, time.Time, int) ([]record.Record, error) { return nil, nil }
-
-func (m *memory) List(context.Context, string, string, int) ([]record.Record, error) { return nil, nil }
