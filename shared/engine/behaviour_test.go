@@ -302,6 +302,19 @@ func TestAProviderThatRefusesToolsIsToldInWords(t *testing.T) {
 	}
 }
 
+func TestAProviderThatRefusesTheSchemaIsAskedWithoutIt(t *testing.T) {
+	w := newWorld(t, func(r scripted.Request) scripted.Reply {
+		if r.Schema != nil {
+			return scripted.Fail(400, "This model does not support response format `json_schema`")
+		}
+		return scripted.Text(`{"n": 1}`)
+	})
+	runID, out := w.do(newCrew(nativeModel, crew.Task{Key: "one", OutputJSON: json.RawMessage(`{"type":"object"}`)}))
+	if out.State != run.Succeeded || string(out.JSON) != `{"n":1}` || len(w.ofType(runID, "agent_execution_error")) != 0 {
+		t.Errorf("the run ended with %+v", out)
+	}
+}
+
 func TestOutputJSON(t *testing.T) {
 	schema := json.RawMessage(`{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}`)
 	cases := []struct {

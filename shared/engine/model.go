@@ -51,9 +51,20 @@ type essence struct {
 	Schema   json.RawMessage   `json:"schema,omitempty"`
 }
 
-// ask does one model call as a step. Its events are llm_call_started when it opens and llm_call_completed or
-// llm_call_failed when it ends; each attempt has a call id of its own.
+// ask asks, and asks again without the schema when the provider refuses it: the prompt describes it too.
 func (k *kickoff) ask(ctx context.Context, b *run.Branch, q question) (answer, error) {
+	a, err := k.askOnce(ctx, b, q)
+	if err == nil && q.call.Schema != nil && a.noSchema() {
+		q.key += "/plain"
+		q.call.Schema = nil
+		return k.askOnce(ctx, b, q)
+	}
+	return a, err
+}
+
+// askOnce does one model call as a step. Its events are llm_call_started when it opens and llm_call_completed or
+// llm_call_failed when it ends; each attempt has a call id of its own.
+func (k *kickoff) askOnce(ctx context.Context, b *run.Branch, q question) (answer, error) {
 	if !b.Recorded(q.key) {
 		if at, wait := q.pace.enter(k.Now()); wait {
 			return answer{}, k.halt(&run.Later{At: at})
@@ -219,8 +230,9 @@ func toldFunctions(functions []llm.Function) []events.Tool {
 
 // Providers say these things in words only.
 var (
-	tooLongWords = regexp.MustCompile(`(?i)context[_ ](length|window)|maximum context|prompt is too long|input is too long|too many (input )?tokens|exceeds? the (available )?context`)
-	noToolsWords = regexp.MustCompile(`(?i)(does not|doesn't|do not) support (tool|function)|(tool|function)[a-z_ -]* (is|are) not (supported|available)|unsupported[^.]{0,40}(tool|function)`)
+	tooLongWords  = regexp.MustCompile(`(?i)context[_ ](length|window)|maximum context|prompt is too long|input is too long|too many (input )?tokens|exceeds? the (available )?context`)
+	noSchemaWords = regexp.MustCompile(`(?i)response[_ ]format|json[_ ]schema`)
+	noToolsWords  = regexp.MustCompile(`(?i)(does not|doesn't|do not) support (tool|function)|(tool|function)[a-z_ -]* (is|are) not (supported|available)|unsupported[^.]{0,40}(tool|function)`)
 )
 
 // tooLong says that the conversation does not fit into the model.
@@ -228,3 +240,6 @@ func (a answer) tooLong() bool { return tooLongWords.MatchString(a.Error) }
 
 // noTools says that the model refuses functions.
 func (a answer) noTools() bool { return noToolsWords.MatchString(a.Error) }
+
+// noSchema says that the provider refuses to promise a form.
+func (a answer) noSchema() bool { return noSchemaWords.MatchString(a.Error) }
