@@ -166,12 +166,12 @@ func (s *Store) Deployments(ctx context.Context, workspaceID string) ([]Deployme
 			return nil, fmt.Errorf("list the deployments of workspace %s: %w", workspaceID, err)
 		}
 		for _, r := range records {
-			d, err := decodeDeployment(r)
+			before = r.Order
+			d, err := s.Deployment(ctx, r.Order)
 			if err != nil {
 				return nil, err
 			}
 			found = append(found, d)
-			before = r.Order
 		}
 		if len(records) < page {
 			return found, nil

@@ -70,12 +70,16 @@ func (m *memory) Scan(_ context.Context, s record.Scan) ([]record.Record, error)
 		func(a, b record.Record) int { return cmp.Compare(a.Sort, b.Sort) }), nil
 }
 
-func (m *memory) List(_ context.Context, list, before string, limit int) ([]record.Record, error) {
-	return m.find(limit, func(r record.Record) bool { return r.List == list && (before == "" || r.Order < before) },
-		func(a, b record.Record) int { return cmp.Compare(b.Order, a.Order) }), nil
+func (m *memory) List(_ context.Context, list, before string, limit int) (entries []record.Entry, err error) {
+	listed := m.find(limit, func(r record.Record) bool { return r.List == list && (before == "" || r.Order < before) },
+		func(a, b record.Record) int { return cmp.Compare(b.Order, a.Order) })
+	for _, r := range listed {
+		entries = append(entries, record.Entry{Key: r.Key, Order: r.Order})
+	}
+	return entries, nil
 }
 
-func (m *memory) Due(context.Context, int, time.Time, int) ([]record.Record, error) { return nil, nil }
+func (m *memory) Due(context.Context, int, time.Time, int) ([]record.Entry, error) { return nil, nil }
 
 func (m *memory) find(limit int, match func(record.Record) bool, order func(a, b record.Record) int) []record.Record {
 	m.mu.Lock()

@@ -144,8 +144,8 @@ func (s *Store) Scan(ctx context.Context, scan record.Scan) ([]record.Record, er
 	return found, nil
 }
 
-// Due finds what is due. The records have no body.
-func (s *Store) Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]record.Record, error) {
+// Due finds what is due.
+func (s *Store) Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]record.Entry, error) {
 	found, err := s.query(ctx, &dynamodb.QueryInput{
 		IndexName:              aws.String(due),
 		KeyConditionExpression: aws.String("gsi1pk = :shard AND gsi1sk <= :until"),
@@ -156,11 +156,11 @@ func (s *Store) Due(ctx context.Context, shard int, notAfter time.Time, limit in
 	if err != nil {
 		return nil, fmt.Errorf("find what is due: %w", err)
 	}
-	return found, nil
+	return entries(found), nil
 }
 
 // List finds the records of a list.
-func (s *Store) List(ctx context.Context, name, before string, limit int) ([]record.Record, error) {
+func (s *Store) List(ctx context.Context, name, before string, limit int) ([]record.Entry, error) {
 	condition := "gsi2pk = :list"
 	values := map[string]types.AttributeValue{":list": text(name)}
 	if before != "" {
@@ -176,7 +176,15 @@ func (s *Store) List(ctx context.Context, name, before string, limit int) ([]rec
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", name, err)
 	}
-	return found, nil
+	return entries(found), nil
+}
+
+func entries(found []record.Record) []record.Entry {
+	all := make([]record.Entry, len(found))
+	for i, r := range found {
+		all[i] = record.Entry{Key: r.Key, Due: r.Due, Order: r.Order}
+	}
+	return all
 }
 
 func all(record.Record) bool { return true }

@@ -22,8 +22,7 @@ const (
 
 // Table is the definition of the table. On AWS the template makes the table, and a test of infra compares it with this.
 //
-// The due index carries what Due gives beside the body; the index of lists carries everything, because whoever lists
-// wants to show. TTL on the attribute expires is switched on by a second call, which the template makes.
+// The indexes carry keys, and when an item expires, which never changes: so most puts of an item do not write to them. TTL on the attribute expires is switched on by a second call, which the template makes.
 func Table(name string) *dynamodb.CreateTableInput {
 	key := func(part, sort string) []types.KeySchemaElement {
 		return []types.KeySchemaElement{
@@ -31,21 +30,19 @@ func Table(name string) *dynamodb.CreateTableInput {
 			{AttributeName: aws.String(sort), KeyType: types.KeyTypeRange},
 		}
 	}
+	keysOnly := &types.Projection{ProjectionType: types.ProjectionTypeInclude, NonKeyAttributes: []string{expires}}
 	in := &dynamodb.CreateTableInput{
 		TableName:   aws.String(name),
 		BillingMode: types.BillingModePayPerRequest,
 		KeySchema:   key(part, sort),
 		GlobalSecondaryIndexes: []types.GlobalSecondaryIndex{{
-			IndexName: aws.String(due),
-			KeySchema: key(dueShard, dueTime),
-			Projection: &types.Projection{
-				ProjectionType:   types.ProjectionTypeInclude,
-				NonKeyAttributes: []string{rev, expires, listName, listOrder},
-			},
+			IndexName:  aws.String(due),
+			KeySchema:  key(dueShard, dueTime),
+			Projection: keysOnly,
 		}, {
 			IndexName:  aws.String(list),
 			KeySchema:  key(listName, listOrder),
-			Projection: &types.Projection{ProjectionType: types.ProjectionTypeAll},
+			Projection: keysOnly,
 		}},
 	}
 	for _, name := range []string{part, sort, dueShard, dueTime, listName, listOrder} {

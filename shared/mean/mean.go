@@ -63,7 +63,7 @@ type Mean struct {
 	mu     sync.Mutex
 	chance *rand.Rand
 	calls  []Call
-	found  map[string][]record.Record
+	found  map[string][]record.Entry
 }
 
 // New gives a Mean that does everything, often enough to be met in a short test and seldom enough to come to an end.
@@ -71,7 +71,7 @@ func New(seed uint64) *Mean {
 	return &Mean{
 		Odds:   Odds{Fail: 0.03, Stale: 0.3, Double: 0.2, Late: 0.2, Lateness: 300 * time.Millisecond, Short: 0.3},
 		chance: rand.New(rand.NewPCG(seed, 0)),
-		found:  map[string][]record.Record{},
+		found:  map[string][]record.Entry{},
 	}
 }
 

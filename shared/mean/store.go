@@ -30,13 +30,13 @@ func (s *store) Scan(ctx context.Context, scan record.Scan) ([]record.Record, er
 	return read(s.mean.fate("Scan %s", scan.Part), func() ([]record.Record, error) { return s.next.Scan(ctx, scan) })
 }
 
-func (s *store) Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]record.Record, error) {
-	return read(s.mean.fate("Due %d", shard), func() ([]record.Record, error) {
+func (s *store) Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]record.Entry, error) {
+	return read(s.mean.fate("Due %d", shard), func() ([]record.Entry, error) {
 		found, err := s.next.Due(ctx, shard, notAfter, limit)
 		if err != nil {
 			return nil, err
 		}
-		var due []record.Record
+		var due []record.Entry
 		for _, r := range s.mean.index(fmt.Sprintf("due %d", shard), found) {
 			if !r.Due.After(notAfter) && len(due) < limit {
 				due = append(due, r)
@@ -46,8 +46,8 @@ func (s *store) Due(ctx context.Context, shard int, notAfter time.Time, limit in
 	})
 }
 
-func (s *store) List(ctx context.Context, list, before string, limit int) ([]record.Record, error) {
-	return read(s.mean.fate("List %s", list), func() ([]record.Record, error) {
+func (s *store) List(ctx context.Context, list, before string, limit int) ([]record.Entry, error) {
+	return read(s.mean.fate("List %s", list), func() ([]record.Entry, error) {
 		found, err := s.next.List(ctx, list, before, limit)
 		if err != nil {
 			return nil, err
@@ -57,7 +57,7 @@ func (s *store) List(ctx context.Context, list, before string, limit int) ([]rec
 }
 
 // index gives what was found or, when the index is stale, what was found the last time: nothing at first.
-func (m *Mean) index(question string, found []record.Record) []record.Record {
+func (m *Mean) index(question string, found []record.Entry) []record.Entry {
 	stale := m.happens(m.Odds.Stale)
 	m.mu.Lock()
 	defer m.mu.Unlock()

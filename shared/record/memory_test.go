@@ -75,6 +75,6 @@ func (m *memory) Scan(_ context.Context, s record.Scan) ([]record.Record, error)
 	return found, nil
 }
 
-func (m *memory) Due(context.Context, int, time.Time, int) ([]record.Record, error) { return nil, nil }
+func (m *memory) Due(context.Context, int, time.Time, int) ([]record.Entry, error) { return nil, nil }
 
-func (m *memory) List(context.Context, string, string, int) ([]record.Record, error) { return nil, nil }
+func (m *memory) List(context.Context, string, string, int) ([]record.Entry, error) { return nil, nil }

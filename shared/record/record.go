@@ -104,12 +104,19 @@ type Store interface {
 	Scan(ctx context.Context, s Scan) ([]Record, error)
 
 	// Due finds records of one shard (0 <= shard < Shards) whose Due is not after the time given, earliest first, at most
-	// limit. Body may be absent from the records it returns.
-	Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]Record, error)
+	// limit.
+	Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]Entry, error)
 
 	// List finds records of one list in descending order of Order, beginning below `before` ("" for the top), at most limit.
-	// Body may be absent from the records it returns: an index that carried it would be written at every change.
-	List(ctx context.Context, list, before string, limit int) ([]Record, error)
+	List(ctx context.Context, list, before string, limit int) ([]Entry, error)
+}
+
+// Entry is what an index has of a record. An index that carried more would be written, and paid, at every change of it.
+type Entry struct {
+	Key
+	// Due is given by Due, Order by List.
+	Due   time.Time
+	Order string
 }
 
 // Scan says which records of a partition to read.

@@ -2,9 +2,15 @@ package run_test
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"muster/shared/dynamo"
+	"muster/shared/emulator"
+	"muster/shared/record"
 	"muster/shared/sqlite/sqlitetest"
 )
 
@@ -14,14 +20,29 @@ func TestNoInterleavingBreaksTheJournal(t *testing.T) {
 	db := sqlitetest.Temp(t)
 	e := newElsewhere(t)
 	db.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	seeds := 300
-	if testing.Short() {
-		seeds = 30
+	playAll(t, db.Records(), e, 300)
+}
+
+// TestNoInterleavingBreaksTheJournalOnDynamoDB plays the same on the other backend.
+func TestNoInterleavingBreaksTheJournalOnDynamoDB(t *testing.T) {
+	if os.Getenv("MUSTER_EMULATORS") == "" {
+		t.Skip("make emulators plays this on DynamoDB")
 	}
+	client := dynamodb.NewFromConfig(emulator.Config(emulator.DynamoDB(t)))
+	if _, err := client.CreateTable(t.Context(), dynamo.Table("journal")); err != nil {
+		t.Fatal(err)
+	}
+	e := newElsewhere(t)
+	store := dynamo.New(client, "journal")
+	store.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
+	playAll(t, store, e, 60)
+}
+
+func playAll(t *testing.T, store record.Store, e *elsewhere, seeds int) {
 	var faults, zombies int
 	for seed := range seeds {
 		f, z := 0, 0
-		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) { f, z = play(t, db.Records(), e, uint64(seed)) })
+		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) { f, z = play(t, store, e, uint64(seed)) })
 		faults, zombies = faults+f, zombies+z
 		if !ok {
 			return

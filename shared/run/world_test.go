@@ -32,7 +32,8 @@ type world struct {
 	t      *testing.T
 	rnd    *rand.Rand
 	store  *elsewhere
-	faults int
+	faults int // how many are left
+	rarity int // one of so many calls fails, while some are left: often early in the run, or now and then all along it
 	log    []string
 
 	mu       sync.Mutex
@@ -173,14 +174,14 @@ func (b bounded) Scan(_ context.Context, s record.Scan) (rs []record.Record, err
 	return rs, err
 }
 
-func (b bounded) Due(_ context.Context, shard int, until time.Time, limit int) (rs []record.Record, err error) {
+func (b bounded) Due(_ context.Context, shard int, until time.Time, limit int) (rs []record.Entry, err error) {
 	if gate := b.turn("due", func() { rs, err = b.real.Due(context.Background(), shard, until, limit) }); gate != nil {
 		return nil, gate
 	}
 	return rs, err
 }
 
-func (b bounded) List(_ context.Context, list, before string, limit int) (rs []record.Record, err error) {
+func (b bounded) List(_ context.Context, list, before string, limit int) (rs []record.Entry, err error) {
 	if gate := b.turn("list", func() { rs, err = b.real.List(context.Background(), list, before, limit) }); gate != nil {
 		return nil, gate
 	}
@@ -252,7 +253,7 @@ func (w *world) step(random bool) bool {
 		return false
 	}
 	i := w.rnd.IntN(len(w.waiting))
-	if a := w.waiting[i].actor; random && w.faults > 0 && a.stalled == 0 && w.rnd.IntN(15) == 0 {
+	if a := w.waiting[i].actor; random && w.faults > 0 && a.stalled == 0 && w.rnd.IntN(w.rarity) == 0 {
 		w.faults--
 		a.stalled = 10 + w.rnd.IntN(60)
 		w.log = append(w.log, a.name+" stalls")
@@ -269,7 +270,7 @@ func (w *world) step(random bool) bool {
 	}
 	w.waiting = slices.Delete(w.waiting, i, i+1)
 	v := goOn
-	if random && w.faults > 0 && w.rnd.IntN(12) == 0 {
+	if random && w.faults > 0 && w.rnd.IntN(w.rarity) == 0 {
 		w.faults--
 		v = []verdict{failBefore, failAfter, die}[w.rnd.IntN(3)]
 	}
@@ -523,6 +524,7 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), store: e, sent: map[string]int{}, calls: map[string]int{}}
 		w.faults = w.rnd.IntN(8)
+		w.rarity = []int{12, 40, 100}[w.rnd.IntN(3)]
 		budget := w.faults
 		defer func() {
 			if t.Failed() {

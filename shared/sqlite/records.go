@@ -106,8 +106,8 @@ func (s *Records) Scan(ctx context.Context, scan record.Scan) ([]record.Record, 
 }
 
 // Due finds what is due.
-func (s *Records) Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]record.Record, error) {
-	found, err := collect(s.db.find.due.QueryContext(ctx, shard, notAfter.UnixMilli(), s.db.Now().Unix(), limit))
+func (s *Records) Due(ctx context.Context, shard int, notAfter time.Time, limit int) ([]record.Entry, error) {
+	found, err := entries(s.db.find.due.QueryContext(ctx, shard, notAfter.UnixMilli(), s.db.Now().Unix(), limit))
 	if err != nil {
 		return nil, fmt.Errorf("find what is due: %w", err)
 	}
@@ -115,11 +115,11 @@ func (s *Records) Due(ctx context.Context, shard int, notAfter time.Time, limit 
 }
 
 // List finds the records of a list.
-func (s *Records) List(ctx context.Context, list, before string, limit int) ([]record.Record, error) {
+func (s *Records) List(ctx context.Context, list, before string, limit int) ([]record.Entry, error) {
 	if before == "" {
 		before = "\xff"
 	}
-	found, err := collect(s.db.find.list.QueryContext(ctx, list, before, s.db.Now().Unix(), limit))
+	found, err := entries(s.db.find.list.QueryContext(ctx, list, before, s.db.Now().Unix(), limit))
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", list, err)
 	}
@@ -153,6 +153,31 @@ func scanRecord(row interface{ Scan(...any) error }) (record.Record, error) {
 		r.Expires = time.Unix(expires.Int64, 0).UTC()
 	}
 	return r, nil
+}
+
+// entries reads what an index has of records: part, sort, due, place.
+func entries(rows *sql.Rows, err error) ([]record.Entry, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []record.Entry
+	for rows.Next() {
+		var (
+			e     record.Entry
+			due   sql.NullInt64
+			place sql.NullString
+		)
+		if err := rows.Scan(&e.Part, &e.Sort, &due, &place); err != nil {
+			return nil, err
+		}
+		if due.Valid {
+			e.Due = time.UnixMilli(due.Int64).UTC()
+		}
+		e.Order = place.String
+		all = append(all, e)
+	}
+	return all, rows.Err()
 }
 
 func collect(rows *sql.Rows, err error) ([]record.Record, error) {

@@ -53,8 +53,8 @@ func (r *reading) statements() map[**sql.Stmt]string {
 		&r.get:      get,
 		&r.scan:     scan + ` ORDER BY sort LIMIT ?`,
 		&r.scanBack: scan + ` ORDER BY sort DESC LIMIT ?`,
-		&r.due:      `SELECT ` + columns + ` FROM records WHERE shard = ? AND due <= ? AND ` + live + ` ORDER BY due LIMIT ?`,
-		&r.list:     `SELECT ` + columns + ` FROM records WHERE list = ? AND place < ? AND ` + live + ` ORDER BY place DESC LIMIT ?`,
+		&r.due:      `SELECT part, sort, due, NULL FROM records WHERE shard = ? AND due <= ? AND ` + live + ` ORDER BY due LIMIT ?`,
+		&r.list:     `SELECT part, sort, NULL, place FROM records WHERE list = ? AND place < ? AND ` + live + ` ORDER BY place DESC LIMIT ?`,
 
 		&r.soonest: `SELECT min(visible) FROM messages WHERE queue = ?`,
 		&r.buried:  `SELECT id, tenant, body, reason FROM dead WHERE queue = ? ORDER BY id LIMIT ?`,

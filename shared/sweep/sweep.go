@@ -68,7 +68,7 @@ func (s *Sweeper) shard(ctx context.Context, shard int) error {
 	}
 }
 
-func (s *Sweeper) one(ctx context.Context, r record.Record) error {
+func (s *Sweeper) one(ctx context.Context, r record.Entry) error {
 	runID, ok := strings.CutPrefix(r.Part, "R#")
 	switch {
 	case ok && r.Sort == "RUN":

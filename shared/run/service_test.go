@@ -1,0 +1,436 @@
+package run_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"muster/events"
+	"muster/shared/crew"
+	"muster/shared/fault"
+	"muster/shared/queue"
+	"muster/shared/record"
+	"muster/shared/run"
+	"muster/shared/sqlite/sqlitetest"
+)
+
+// stage is a service on a real store with a clock that only moves when told to.
+type stage struct {
+	*run.Service
+	t     *testing.T
+	clock time.Time
+	sent  []queue.Message
+	fail  error // of the next Send
+}
+
+func newStage(t *testing.T) *stage {
+	s := &stage{t: t, clock: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}
+	db := sqlitetest.Temp(t)
+	db.Now = func() time.Time { return s.clock }
+	s.Service = &run.Service{
+		Store: db.Records(), Runs: s, Deliveries: s, Now: func() time.Time { return s.clock },
+		Seal: func(_ context.Context, ws, rec, field, plain string) (string, error) { return "sealed:" + field, nil },
+	}
+	return s
+}
+
+func (s *stage) Send(_ context.Context, m ...queue.Message) error {
+	if err := s.fail; err != nil {
+		s.fail = nil
+		return err
+	}
+	s.sent = append(s.sent, m...)
+	return nil
+}
+
+func (s *stage) request() run.StartRequest {
+	return run.StartRequest{
+		Deployment: crew.Deployment{
+			ID: "01a20000-0000-7000-8000-000000000001", WorkspaceID: "w",
+			Environments: map[string]crew.Pointer{"production": {VersionID: "v1", Number: 1, Required: []string{"topic"}}, "staging": {VersionID: "v2", Number: 2}},
+		},
+		Inputs: map[string]any{"topic": "tea"},
+	}
+}
+
+func (s *stage) start(q run.StartRequest) run.Run {
+	s.t.Helper()
+	r, err := s.Start(s.t.Context(), q)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+func (s *stage) claim(runID string) *run.Owner {
+	s.t.Helper()
+	o, err := s.Claim(s.t.Context(), runID)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return o
+}
+
+func TestStart(t *testing.T) {
+	t.Run("names missing inputs, sorted, and accepts nothing", func(t *testing.T) {
+		s := newStage(t)
+		q := s.request()
+		q.Inputs = nil
+		_, err := s.Start(t.Context(), q)
+		if !fault.Is(err, fault.Missing) || fault.Message(err) != "Missing inputs: topic" {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("refuses an unknown environment", func(t *testing.T) {
+		s := newStage(t)
+		q := s.request()
+		q.Environment = "canary"
+		if _, err := s.Start(t.Context(), q); !fault.Is(err, fault.Invalid) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("runs staging's version in staging", func(t *testing.T) {
+		s := newStage(t)
+		q := s.request()
+		q.Environment = "staging"
+		if r := s.start(q); r.VersionNumber != 2 {
+			t.Errorf("version %d, want 2", r.VersionNumber)
+		}
+	})
+	t.Run("succeeds although the message is not sent, and the run is due for the sweeper", func(t *testing.T) {
+		s := newStage(t)
+		s.fail = errors.New("the queue is away")
+		r := s.start(s.request())
+		s.clock = s.clock.Add(time.Minute)
+		finding, err := s.Wake(t.Context(), r.ID)
+		if err != nil || finding != "queued for long" || len(s.sent) != 1 {
+			t.Errorf("finding %q, %d messages, %v", finding, len(s.sent), err)
+		}
+	})
+	t.Run("gives the same run for the same key and body, and a conflict for another body", func(t *testing.T) {
+		s := newStage(t)
+		q := s.request()
+		q.IdempotencyKey, q.BodyDigest = "order-17", "aa"
+		first, again := s.start(q), s.start(q)
+		if first.ID != again.ID {
+			t.Errorf("runs %s and %s", first.ID, again.ID)
+		}
+		q.BodyDigest = "bb"
+		if _, err := s.Start(t.Context(), q); !fault.Is(err, fault.Conflict) {
+			t.Errorf("another body: %v", err)
+		}
+		s.clock = s.clock.Add(25 * time.Hour)
+		if r := s.start(q); r.ID == first.ID {
+			t.Error("the key is remembered for longer than a day")
+		}
+	})
+	t.Run("seals the authorization of a target", func(t *testing.T) {
+		s := newStage(t)
+		q := s.request()
+		q.Targets = []run.Target{{ID: "stream", Kind: run.StreamTarget, Authorization: "Bearer secret"}}
+		req, err := s.Request(t.Context(), s.start(q).ID)
+		if err != nil || req.Targets[0].Authorization != "sealed:target/stream" {
+			t.Errorf("%+v, %v", req.Targets, err)
+		}
+	})
+	t.Run("keeps every digit of a number and a request of several items", func(t *testing.T) {
+		s := newStage(t)
+		q := s.request()
+		big := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB
+		q.Inputs = map[string]any{"topic": big, "n": json.Number("12345678901234567890")}
+		req, err := s.Request(t.Context(), s.start(q).ID)
+		if err != nil || req.Inputs["topic"] != big || req.Inputs["n"] != json.Number("12345678901234567890") {
+			t.Errorf("n is %v, topic has %d bytes, %v", req.Inputs["n"], len(fmt.Sprint(req.Inputs["topic"])), err)
+		}
+	})
+}
+
+func custom(name string) events.Draft {
+	d, err := events.NewCustom("test."+name, nil, events.Identity{})
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+func say(words ...string) (all []json.RawMessage) {
+	for _, w := range words {
+		all = append(all, json.RawMessage(`"`+w+`"`))
+	}
+	return all
+}
+
+// ask is a model step of one conversation.
+func ask(key string, messages []json.RawMessage) run.Step {
+	return run.Step{
+		Key: key, Request: key, Conversation: "talk", Messages: messages,
+		Open: func(e *run.Emitter, n int) { e.Emit(custom(fmt.Sprintf("open%d", n)), run.Scope{}) },
+		Cut:  func(e *run.Emitter, n int) { e.Emit(custom(fmt.Sprintf("cut%d", n)), run.Scope{}) },
+		Do: func(_ context.Context, e *run.Emitter, n int) (any, error) {
+			e.Emit(custom(fmt.Sprintf("done%d", n)), run.Scope{})
+			return key, nil
+		},
+	}
+}
+
+func TestNoMessageOfAConversationIsKeptTwice(t *testing.T) {
+	s := newStage(t)
+	r := s.start(s.request())
+	b := s.claim(r.ID).Root()
+	turns := [][]json.RawMessage{
+		say("system", "question"),
+		say("system", "question", "answer", "tool"),
+		say("system", "question", "answer", "tool", "answer2", "tool2"),
+		say("system", "summary"),                 // the history was replaced
+		say("system", "summary", "more", "last"), // and goes on
+	}
+	for i, messages := range turns {
+		if _, err := b.Step(t.Context(), ask(fmt.Sprint("m", i), messages)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages, err := s.Pages(t.Context(), r.ID, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := 0
+	for i, p := range pages {
+		kept += len(p.Prompt.New)
+		got, err := s.Messages(t.Context(), r.ID, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(turns[i], got); diff != "" {
+			t.Errorf("page %d (-want +got):\n%s", p.Seq, diff)
+		}
+	}
+	if want := 2 + 2 + 2 + 1 + 2; kept != want {
+		t.Errorf("%d messages are kept, want %d", kept, want)
+	}
+}
+
+// die makes an owner whose lease runs out, as if its process had died.
+func (s *stage) die() { s.clock = s.clock.Add(s.Lease() + time.Second) }
+
+func TestALiveStepThatWasCutIsRepeatedUnderANewAttempt(t *testing.T) {
+	s := newStage(t)
+	q := s.request()
+	q.Targets = []run.Target{{ID: "stream", Kind: run.StreamTarget, Events: []string{"*"}, Realtime: true}}
+	r := s.start(q)
+	dying := ask("m", say("hello"))
+	dying.Do = func(context.Context, *run.Emitter, int) (any, error) { return nil, errors.New("the process died here") }
+	first := s.claim(r.ID).Root()
+	first.Emit(custom("before"), run.Scope{})
+	if _, err := first.Step(t.Context(), dying); err == nil {
+		t.Fatal("the step has a result")
+	}
+
+	s.die()
+	second := s.claim(r.ID).Root()
+	second.Emit(custom("before"), run.Scope{})
+	if _, err := second.Step(t.Context(), ask("m", say("hello"))); err != nil {
+		t.Fatal(err)
+	}
+	pages, err := s.Pages(t.Context(), r.ID, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range pages {
+		line := string(p.Kind)
+		for _, e := range p.Events {
+			line += " " + strings.TrimPrefix(e.Type, "test.")
+		}
+		got = append(got, line)
+	}
+	want := []string{"live before open1", "fence", "live cut1 open2", "step done2"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAReplayThatAsksSomethingElseDiverges(t *testing.T) {
+	s := newStage(t)
+	r := s.start(s.request())
+	if _, err := s.claim(r.ID).Root().Step(t.Context(), ask("m", say("hello"))); err != nil {
+		t.Fatal(err)
+	}
+	s.die()
+	other := ask("m", say("hello"))
+	other.Request = "something else"
+	var diverged *run.Diverged
+	if _, err := s.claim(r.ID).Root().Step(t.Context(), other); !errors.As(err, &diverged) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestARunThatKillsItsOwnersIsGivenUp(t *testing.T) {
+	s := newStage(t)
+	r := s.start(s.request())
+	for range 6 {
+		if _, err := s.Claim(t.Context(), r.ID); err != nil {
+			t.Fatal(err)
+		}
+		s.die()
+	}
+	if _, err := s.Claim(t.Context(), r.ID); !errors.Is(err, run.ErrNothing) {
+		t.Errorf("the seventh owner got %v", err)
+	}
+	r, err := s.Get(t.Context(), r.ID)
+	if err != nil || r.State != run.Failed || !strings.Contains(r.Error, "5 times") {
+		t.Errorf("state %s, error %q, %v", r.State, r.Error, err)
+	}
+}
+
+func TestStop(t *testing.T) {
+	t.Run("ends a queued run at once and tells its targets", func(t *testing.T) {
+		s := newStage(t)
+		q := s.request()
+		q.Targets = []run.Target{{ID: "crew", Kind: run.CrewTarget}}
+		r, err := s.Stop(t.Context(), s.start(q).ID)
+		if err != nil || r.State != run.Canceled || len(s.sent) != 2 {
+			t.Errorf("state %s, %d messages, %v", r.State, len(s.sent), err)
+		}
+		if again, err := s.Stop(t.Context(), r.ID); err != nil || again.State != run.Canceled {
+			t.Errorf("again: %s, %v", again.State, err)
+		}
+	})
+	t.Run("is a conflict once the run is over", func(t *testing.T) {
+		s := newStage(t)
+		r := s.start(s.request())
+		o := s.claim(r.ID)
+		if err := o.End(run.Outcome{State: run.Succeeded}, o.Root()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Stop(t.Context(), r.ID); !fault.Is(err, fault.Conflict) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("reaches an owner that claims after it", func(t *testing.T) {
+		s := newStage(t)
+		r := s.start(s.request())
+		s.claim(r.ID)
+		if _, err := s.Stop(t.Context(), r.ID); err != nil {
+			t.Fatal(err)
+		}
+		s.die()
+		if _, err := s.claim(r.ID).Root().Step(t.Context(), ask("m", say("hello"))); !errors.Is(err, run.ErrCanceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestAnAnsweredQuestionWakesTheRun(t *testing.T) {
+	s := newStage(t)
+	r := s.start(s.request())
+	o := s.claim(r.ID)
+	question := func(b *run.Branch) (json.RawMessage, error) {
+		return b.Ask(t.Context(), "approve", func(e *run.Emitter) { e.Emit(custom("asked"), run.Scope{}) })
+	}
+	if _, err := question(o.Root()); !errors.Is(err, run.ErrWaiting) {
+		t.Fatalf("got %v", err)
+	}
+	if waits, err := o.Wait(); !waits || err != nil {
+		t.Fatalf("waits %v, %v", waits, err)
+	}
+	if _, err := s.Claim(t.Context(), r.ID); !errors.Is(err, run.ErrNothing) {
+		t.Errorf("a waiting run was claimed: %v", err)
+	}
+	yes := run.Answer{Request: "1", Value: json.RawMessage(`"yes"`)}
+	if err := s.Answer(t.Context(), r.ID, "reject", yes); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a question that nobody asked: %v", err)
+	}
+	for range 2 { // the answer to the first request was lost
+		if err := s.Answer(t.Context(), r.ID, "approve", yes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Answer(t.Context(), r.ID, "approve", run.Answer{Request: "2", Value: json.RawMessage(`"no"`)}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("a second answer: %v", err)
+	}
+	if got, err := question(s.claim(r.ID).Root()); err != nil || string(got) != `"yes"` {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+func TestAnEventFromOutsideIsToldOnceThoughItsOwnerDied(t *testing.T) {
+	s := newStage(t)
+	s.Now = nil // Tell waits a little for the journal
+	r := s.start(s.request())
+	told := make(chan string)
+	go func() {
+		eventID, _, err := s.Tell(t.Context(), r.ID, "order.shipped", json.RawMessage(`{"n":1}`))
+		if err != nil {
+			t.Error(err)
+		}
+		told <- eventID
+	}()
+	for {
+		inbox, err := s.Store.Scan(t.Context(), record.Prefix("R#"+r.ID, "RUN#"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(inbox) == 1 {
+			break
+		}
+	}
+	o := s.claim(r.ID)
+	if err := o.End(run.Outcome{State: run.Succeeded}, o.Root()); err != nil {
+		t.Fatal(err)
+	}
+	eventID := <-told
+	pages, err := s.Pages(t.Context(), r.ID, 1, 0)
+	if err != nil || len(pages) != 2 || len(pages[0].Events) != 1 || pages[0].Events[0].ID != eventID {
+		t.Errorf("event %s, pages %+v, %v", eventID, pages, err)
+	}
+	if _, _, err := s.Tell(t.Context(), r.ID, "order.shipped", nil); !fault.Is(err, fault.Conflict) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+func TestList(t *testing.T) {
+	s := newStage(t)
+	var ids []string
+	for range 5 {
+		ids = append(ids, s.start(s.request()).ID)
+	}
+	if _, err := s.Stop(t.Context(), ids[1]); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for cursor := ""; ; {
+		runs, next, err := s.List(t.Context(), run.ListRequest{DeploymentIDs: []string{s.request().Deployment.ID}, Limit: 2, Cursor: cursor})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range runs {
+			got = append(got, r.ID)
+		}
+		if cursor = next; next == "" {
+			break
+		}
+	}
+	want := []string{ids[4], ids[3], ids[2], ids[1], ids[0]}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("newest first (-want +got):\n%s", diff)
+	}
+	stopped, _, err := s.List(t.Context(), run.ListRequest{DeploymentIDs: []string{s.request().Deployment.ID}, States: []run.State{run.Canceled}})
+	if err != nil || len(stopped) != 1 || stopped[0].ID != ids[1] {
+		t.Errorf("stopped runs: %+v, %v", stopped, err)
+	}
+}
+
+func TestMoves(t *testing.T) {
+	ended := map[run.State]bool{run.Succeeded: true, run.Failed: true, run.Canceled: true, run.TimedOut: true}
+	for _, state := range []run.State{run.Queued, run.Running, run.Waiting, run.Succeeded, run.Failed, run.Canceled, run.TimedOut} {
+		if state.Ended() != ended[state] {
+			t.Errorf("%s ended: %v", state, state.Ended())
+		}
+	}
+}
