@@ -8,14 +8,14 @@ SHELL := /bin/bash
 PACKAGES = $$(go list ./... | grep -v /infra/cdk)
 FUNCTIONS := $(notdir $(wildcard functions/*))
 
-# What has tests that talk to emulators of AWS.
-EMULATED = ./shared/dynamo/... ./shared/sqs/... ./shared/lambdatool/... ./functions/... $$(go list ./infra/... | grep -v /infra/cdk)
+# The packages whose tests talk to emulators of AWS.
+EMULATED = $$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep ' .*muster/shared/emulator' | cut -d' ' -f1)
 
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CDK := npx --yes aws-cdk@2.1148.1
 
 # The race detector wants a C compiler. Without one the tests still run, and say what they did not look for.
-ifeq ($(shell command -v gcc || command -v clang),)
+ifeq ($(shell command -v "$$(go env CC)" 2>/dev/null),)
   ifneq ($(CI),)
     RACE = $(error There is no C compiler, so the race detector cannot run; with CI set that is a failure)
   else
@@ -57,7 +57,7 @@ cdk: ## synthesise the stack and hold the template to its rules (needs Node)
 	@if ! command -v node >/dev/null; then \
 	  echo "*** There is no Node: the CloudFormation template is NOT tested. ***"; [ -z "$${CI:-}" ] || exit 1; \
 	else \
-	  set -x; go vet ./infra/cdk && JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 go test -p 1 ./infra/cdk; \
+	  set -x; go vet ./infra/cdk; $(STATICCHECK) ./infra/cdk; JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 go test -p 1 ./infra/cdk; \
 	fi
 
 .PHONY: bench
