@@ -3,7 +3,6 @@ package host
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -17,8 +16,9 @@ import (
 	"muster/infra"
 )
 
-// maxRequest is the largest request body that API Gateway hands to a Lambda function, in bytes.
-const maxRequest = 6 << 20
+// maxRequest is the largest request body that API Gateway takes, in bytes. Every wire takes less, so what is longer is cut
+// here, and the wire says in its own words that it is too large.
+const maxRequest = 10 << 20
 
 // HTTP serves the manifest's routes as an API Gateway HTTP API does, by invoking the function of each. What no route serves
 // goes to the function "api", which knows how each wire says so.
@@ -50,12 +50,7 @@ func (h *Host) HTTP() http.Handler {
 // front invokes one function for a request.
 func (h *Host) front(f infra.Function, routeKey string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			// What API Gateway says, which never asks the function.
-			writeMessage(w, http.StatusRequestEntityTooLarge, "Request Entity Too Large")
-			return
-		}
+		body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
 		if err != nil {
 			writeMessage(w, http.StatusBadRequest, "Bad Request")
 			return
