@@ -574,9 +574,13 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 				stops = false
 				stop()
 			case draw < 8 && !silent && !(answered && random):
-				answered = true
 				w.start("answer", func(a *actor) {
 					err := a.service(real).Answer(a.ctx, r.ID, "right/q", run.Answer{Request: "one", Value: json.RawMessage(`"yes"`)})
+					if err == nil {
+						w.mu.Lock()
+						answered = true
+						w.mu.Unlock()
+					}
 					if err != nil && fault.Is(err, fault.Conflict) {
 						t.Errorf("the same answer again: %v", err)
 					}
@@ -597,6 +601,9 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 				}
 				if item.State.Ended() && w.actors == 0 {
 					if item.Due.IsZero() {
+						if !item.Told {
+							t.Error("the run ended, and nobody looks after its deliveries")
+						}
 						break
 					}
 					w.start("dispatcher", func(a *actor) { _ = a.service(real).Told(a.ctx, r.ID, 0) })
