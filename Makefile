@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # The CDK's bindings are 240 MB that only infra/cdk needs, so every target but cdk, synth, sam and deploy leaves it out.
 PACKAGES = $$(go list ./... | grep -v /infra/cdk)
-FUNCTIONS := $(notdir $(wildcard functions/*))
+FUNCTIONS := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go))
 
 # The packages whose tests talk to emulators of AWS.
 EMULATED = $$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep ' .*muster/shared/emulator' | cut -d' ' -f1)

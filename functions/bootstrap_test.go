@@ -166,22 +166,8 @@ func onEmulators(t *testing.T, dynamoEndpoint, sqsEndpoint string) (map[string]q
 		}
 		return *out.QueueUrl
 	}
-	env := []string{
-		"PATH=" + os.Getenv("PATH"), "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
-		"AWS_LAMBDA_LOG_FORMAT=JSON", "AWS_LAMBDA_LOG_LEVEL=WARN",
-		"AWS_ENDPOINT_URL_DYNAMODB=" + dynamoEndpoint, "AWS_ENDPOINT_URL_SQS=" + sqsEndpoint,
-		config.TableKey + "=" + table,
-		config.SealingKeyKey + "=k1:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
-		config.WorkspaceIDKey + "=" + workspaceID,
-		config.WorkspaceTokenKey + "=" + workspace.Hash(workspaceToken),
-		config.InternalTokenKey + "=" + workspace.Hash(internalToken),
-		config.PrivateNetworksKey + "=127.0.0.0/8", // where the receiver is
-	}
 	queues := map[string]queue.Queue{}
-	keys := map[string][2]string{
-		infra.Runs:       {config.RunsURLKey, config.RunsDeadURLKey},
-		infra.Deliveries: {config.DeliveriesURLKey, config.DeliveriesDeadURLKey},
-	}
+	var urls []string
 	for _, q := range infra.Queues {
 		dead := create("dead-"+q.Name+"-"+suffix[len(suffix)-10:], nil)
 		attributes, err := client.GetQueueAttributes(t.Context(), &awssqs.GetQueueAttributesInput{
@@ -196,9 +182,27 @@ func onEmulators(t *testing.T, dynamoEndpoint, sqsEndpoint string) (map[string]q
 		}
 		url := create(q.Name+"-"+suffix[len(suffix)-10:], map[string]string{"RedrivePolicy": string(redrive)})
 		queues[q.Name] = sqs.New(client, url, dead)
-		env = append(env, keys[q.Name][0]+"="+url, keys[q.Name][1]+"="+dead)
+		urls = append(urls, url, dead)
 	}
-	return queues, env
+	env := environment(table, urls...)
+	return queues, append(env, "AWS_ENDPOINT_URL_DYNAMODB="+dynamoEndpoint, "AWS_ENDPOINT_URL_SQS="+sqsEndpoint)
+}
+
+// environment is that of a function. The URLs are those of the runs and the deliveries, each followed by the dead-letter
+// queue's.
+func environment(table string, urls ...string) []string {
+	return []string{
+		"AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
+		"AWS_LAMBDA_LOG_FORMAT=JSON", "AWS_LAMBDA_LOG_LEVEL=WARN",
+		config.TableKey + "=" + table,
+		config.RunsURLKey + "=" + urls[0], config.RunsDeadURLKey + "=" + urls[1],
+		config.DeliveriesURLKey + "=" + urls[2], config.DeliveriesDeadURLKey + "=" + urls[3],
+		config.SealingKeyKey + "=k1:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+		config.WorkspaceIDKey + "=" + workspaceID,
+		config.WorkspaceTokenKey + "=" + workspace.Hash(workspaceToken),
+		config.InternalTokenKey + "=" + workspace.Hash(internalToken),
+		config.PrivateNetworksKey + "=127.0.0.0/8", // where the receiver is
+	}
 }
 
 // call sends JSON, wants a status, and reads the answer.
