@@ -270,7 +270,11 @@ func (w *world) step(random bool) bool {
 	}
 	w.waiting = slices.Delete(w.waiting, i, i+1)
 	v := goOn
-	if random && w.faults > 0 && w.rnd.IntN(w.rarity) == 0 {
+	rarity := w.rarity
+	if !strings.HasPrefix(t.actor.name, "runner") {
+		rarity = min(rarity, 8) // these make few calls, and each matters
+	}
+	if random && w.faults > 0 && w.rnd.IntN(rarity) == 0 {
 		w.faults--
 		v = []verdict{failBefore, failAfter, die}[w.rnd.IntN(3)]
 	}
