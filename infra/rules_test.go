@@ -85,12 +85,8 @@ var rows = []row{
 	{"functions/*", home, nil, "one Lambda function each"},
 	{"infra", home, nil, "the manifest"},
 	{"infra/cdk", home, []string{"infra"}, "the manifest as CloudFormation"},
-	{"infra/bench", home, []string{"infra", "infra/host"}, "what make bench measures"},
 	{"infra/count", home, []string{"infra", "infra/host"}, "what a run costs, counted"},
 	{"infra/e2e", home, []string{"infra", "infra/host"}, "both homes, from outside"},
-	{"infra/bench", home, []string{"infra", "infra/host"}, "what make bench measures"},
-	{"infra/count", home, []string{"infra"}, "what a run costs on AWS"},
-	{"infra/e2e", home, []string{"infra", "infra/host"}, "everything together, held to what it promises"},
 	{"infra/host", home, []string{"infra"}, "what is around functions on one machine"},
 	{"infra/local", home, []string{"infra", "infra/host"}, "the manifest in one process"},
 

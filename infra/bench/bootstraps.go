@@ -41,10 +41,11 @@ func (b *bench) bootstraps(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		function := &runtimeapi.Function{Name: name, Bootstrap: here[name], Env: environment, Output: io.Discard}
 		var took []time.Duration
 		for range starts {
-			t, err := function.ColdStart()
+			function := &runtimeapi.Function{Name: name, Bootstrap: here[name], Env: environment, Output: io.Discard}
+			t, err := function.Start()
+			function.Close()
 			if err != nil {
 				return err
 			}
