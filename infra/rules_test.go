@@ -85,12 +85,12 @@ var rows = []row{
 	{"functions/*", home, nil, "one Lambda function each"},
 	{"infra", home, nil, "the manifest"},
 	{"infra/cdk", home, []string{"infra"}, "the manifest as CloudFormation"},
+	{"infra/bench", home, []string{"infra", "infra/runtimeapi", "shared/engine/llm/scripted"}, "what make bench measures: a program, with the help that tests have"},
 	{"infra/count", home, []string{"infra", "infra/host"}, "what a run costs, counted"},
 	{"infra/e2e", home, []string{"infra", "infra/host"}, "both homes, from outside"},
 	{"infra/host", home, []string{"infra"}, "what is around functions on one machine"},
 	{"infra/local", home, []string{"infra", "infra/host"}, "the manifest in one process"},
 
-	{"infra/bench", harness, []string{"infra", "shared/app", "shared/config"}, "measures the parts as they are, and is no part of them"},
 	{"infra/runtimeapi", harness, nil, "the Lambda Runtime API, for bootstraps under test"},
 	{"shared/emulator", harness, nil, "servers that stand in for AWS"},
 	{"shared/engine/llm/scripted", harness, nil, "a model server that says what it is told to"},
