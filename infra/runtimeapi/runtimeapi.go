@@ -73,6 +73,30 @@ func (f *Function) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	}
 }
 
+// Start starts a process, waits until it asks for work, and gives the time that took: what Lambda calls its init.
+func (f *Function) Start() (time.Duration, error) {
+	began := time.Now()
+	f.mu.Lock()
+	p, err := f.add()
+	f.mu.Unlock()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	initialised := time.NewTimer(patience)
+	defer initialised.Stop()
+	select {
+	case <-p.ready:
+		took := time.Since(began)
+		f.put(p)
+		return took, nil
+	case <-p.gone:
+		return 0, fmt.Errorf("%s: the process ended before it asked for work: %w", f.Name, p.err)
+	case <-initialised.C:
+		p.kill()
+		return 0, fmt.Errorf("%s: the process asked for no work within %s", f.Name, patience)
+	}
+}
+
 // hand gives the work to a process. An idle one may have ended in the meantime, as after a panic; then another is asked.
 func (f *Function) hand(ctx context.Context, work invocation) (*process, error) {
 	for {
@@ -122,21 +146,28 @@ func (f *Function) Close() {
 func (f *Function) take() (p *process, fresh bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		return nil, false, errors.New("closed")
-	}
 	if last := len(f.idle) - 1; last >= 0 {
 		p, f.idle = f.idle[last], f.idle[:last]
 		return p, false, nil
 	}
-	if p, err = f.start(); err != nil {
-		return nil, false, err
+	p, err = f.add()
+	return p, true, err
+}
+
+// add starts a process. The caller holds the lock.
+func (f *Function) add() (*process, error) {
+	if f.closed {
+		return nil, errors.New("closed")
+	}
+	p, err := f.start()
+	if err != nil {
+		return nil, err
 	}
 	if f.all == nil {
 		f.all = map[*process]bool{}
 	}
 	f.all[p] = true
-	return p, true, nil
+	return p, nil
 }
 
 func (f *Function) put(p *process) {
@@ -151,6 +182,9 @@ func (f *Function) put(p *process) {
 type process struct {
 	function string
 	work     chan invocation
+	// ready is closed when the process asks for work for the first time.
+	ready chan struct{}
+	asked sync.Once
 	// gone is closed when the process has ended; err is set before.
 	gone chan struct{}
 	err  error
@@ -179,7 +213,7 @@ func (f *Function) start() (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve the Runtime API: %w", err)
 	}
-	p := &process{function: f.Name, work: make(chan invocation), gone: make(chan struct{})}
+	p := &process{function: f.Name, work: make(chan invocation), ready: make(chan struct{}), gone: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+version+"invocation/next", p.next)
 	mux.HandleFunc("POST "+version+"invocation/{id}/response", p.response)
@@ -215,6 +249,7 @@ func (p *process) kill() {
 
 // next waits for work and gives it to the process.
 func (p *process) next(w http.ResponseWriter, r *http.Request) {
+	p.asked.Do(func() { close(p.ready) })
 	var work invocation
 	select {
 	case work = <-p.work:

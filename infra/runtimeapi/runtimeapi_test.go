@@ -176,14 +176,22 @@ func TestABootstrapThatDoesNotStartIsAnError(t *testing.T) {
 	}
 }
 
-func TestColdStart(t *testing.T) {
+func TestAStartedProcessServesTheNextInvocation(t *testing.T) {
 	f := function(t)
-	if took, err := f.ColdStart(); err != nil || took <= 0 {
-		t.Errorf("got %s, %v, want the time until the process asked for work", took, err)
+	if took, err := f.Start(); err != nil || took <= 0 {
+		t.Fatalf("got %s, %v", took, err)
 	}
+	first, err := invoke(t, f, "say", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := invoke(t, f, "say", time.Minute); err != nil || first != second {
+		t.Errorf("got process %s and then %s, %v; want the started one", first, second, err)
+	}
+
 	f.Env = []string{asBootstrap + "=broken"}
-	if _, err := f.ColdStart(); err == nil || !strings.Contains(err.Error(), "exit status 3") {
-		t.Errorf("got %v from a broken bootstrap", err)
+	if _, err := f.Start(); err == nil {
+		t.Error("a broken bootstrap started")
 	}
 }
 
