@@ -44,8 +44,7 @@ type Format = func(r run.Run, q run.Request, p run.Page, t run.Target, messages 
 
 // Runs is what a dispatcher needs of *run.Service.
 type Runs interface {
-	Get(ctx context.Context, runID string) (run.Run, error)
-	Request(ctx context.Context, runID string) (run.Request, error)
+	Whole(ctx context.Context, runID string) (run.Run, run.Request, error)
 	Page(ctx context.Context, runID string, seq int) (run.Page, error)
 	Messages(ctx context.Context, runID string, p run.Page) ([]json.RawMessage, error)
 	Told(ctx context.Context, runID string, seq int) error
@@ -178,11 +177,8 @@ func (d *Dispatcher) open(ctx context.Context, m run.DeliveryMessage, log *slog.
 	for _, one := range tried {
 		j.known[one.Part] = one
 	}
-	if j.run, err = d.Runs.Get(ctx, m.Run); err != nil {
-		return nil, err
-	}
-	request, err := d.Runs.Request(ctx, m.Run)
-	if err != nil {
+	var request run.Request
+	if j.run, request, err = d.Runs.Whole(ctx, m.Run); err != nil {
 		return nil, err
 	}
 	at := slices.IndexFunc(request.Targets, func(t run.Target) bool { return t.ID == m.Target })

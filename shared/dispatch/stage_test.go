@@ -174,14 +174,12 @@ type journal struct {
 	told int
 }
 
-func (j *journal) Get(_ context.Context, runID string) (run.Run, error) {
+func (j *journal) Whole(_ context.Context, runID string) (run.Run, run.Request, error) {
 	if runID != j.run.ID {
-		return run.Run{}, fault.New(fault.NotFound, "There is no such run.")
+		return run.Run{}, run.Request{}, fault.New(fault.NotFound, "There is no such run.")
 	}
-	return j.run, j.fail
+	return j.run, j.request, j.fail
 }
-
-func (j *journal) Request(context.Context, string) (run.Request, error) { return j.request, nil }
 
 func (j *journal) Page(_ context.Context, _ string, seq int) (run.Page, error) {
 	p, ok := j.pages[seq]

@@ -33,7 +33,7 @@ func (s *Service) SendDeliveries(ctx context.Context, runID string, p Page) erro
 // stopped before.
 func (s *Service) Stop(ctx context.Context, runID string) (Run, error) {
 	for {
-		r, err := s.Get(ctx, runID)
+		r, q, err := s.Whole(ctx, runID)
 		if err != nil {
 			return Run{}, err
 		}
@@ -46,7 +46,7 @@ func (s *Service) Stop(ctx context.Context, runID string) (Run, error) {
 			r.Cancel = true
 			err = s.put(ctx, &r)
 		default:
-			err = s.stopIdle(ctx, r)
+			err = s.stopIdle(ctx, r, q)
 		}
 		if err != nil && !fault.Is(err, fault.Conflict) && !over(err) {
 			return Run{}, err
@@ -59,9 +59,9 @@ func over(err error) bool { return err == ErrLost || err == ErrHeld || err == Er
 
 // stopIdle ends a run that nobody holds: it claims it like a runner (a waiting one by way of queued) and puts the end
 // page. Should it die on the way, the flag makes whoever takes over do the same.
-func (s *Service) stopIdle(ctx context.Context, r Run) error {
+func (s *Service) stopIdle(ctx context.Context, r Run, q Request) error {
 	r.Cancel = true
-	o, err := s.claim(ctx, r)
+	o, err := s.claim(ctx, r, q)
 	if err != nil {
 		return err
 	}

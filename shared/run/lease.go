@@ -18,6 +18,8 @@ var (
 	ErrHeld = errors.New("the run is held")
 	// ErrNothing says that there is nothing to do: the run waits, or is over.
 	ErrNothing = errors.New("the run needs nobody")
+	// ErrAlone says that owners died over the run: only ClaimAlone takes it.
+	ErrAlone = errors.New("the run must be alone in its process")
 )
 
 // The rhythm of an owner: how often it reads the inbox, how often it renews the lease (a third of its time), and how
@@ -27,25 +29,30 @@ const (
 	leaseMargin = 2 * time.Second
 )
 
-// poisoned is how many owners may die over a run without a new page before it is failed.
-const poisoned = 5
+// A run that kills the process it is worked on in must not go on doing so, and a run that only happened to be there must
+// not be blamed. So deaths are counted from the newest result on; a run with suspicious of them is worked on alone, until
+// it has a new result; and one with poisoned of them is failed. All deaths between the two are its own doing.
+const (
+	suspicious = 2
+	poisoned   = 5
+)
 
 // Claim makes the caller the owner of a run that is queued, was released, or whose owner's lease has run out. ctx is for
 // everything the owner writes.
 // Errors: ErrHeld, ErrNothing, ErrLost when another owner was quicker, fault.NotFound.
 func (s *Service) Claim(ctx context.Context, runID string) (*Owner, error) {
-	r, err := s.Get(ctx, runID)
+	r, q, err := s.Whole(ctx, runID)
 	if err != nil {
 		return nil, err
 	}
 	if r.State != Queued && r.State != Running {
 		return nil, ErrNothing
 	}
-	return s.claim(ctx, r)
+	return s.claim(ctx, r, q)
 }
 
 // claim takes the lease of a run as it was read, and enters its journal.
-func (s *Service) claim(ctx context.Context, r Run) (*Owner, error) {
+func (s *Service) claim(ctx context.Context, r Run, q Request) (*Owner, error) {
 	now := s.now()
 	if r.Nonce != "" {
 		if now.Before(r.Lease) {
@@ -67,11 +74,7 @@ func (s *Service) claim(ctx context.Context, r Run) (*Owner, error) {
 		}
 		return nil, fmt.Errorf("claim run %s: %w", r.ID, err)
 	}
-	req, err := s.Request(ctx, r.ID)
-	if err != nil {
-		return nil, err
-	}
-	o := s.newOwner(ctx, r, req, lease.Add(-s.margin()))
+	o := s.newOwner(ctx, r, q, lease.Add(-s.margin()))
 	ended, err := o.enter()
 	if err != nil {
 		return nil, err
@@ -93,19 +96,22 @@ func (s *Service) claim(ctx context.Context, r Run) (*Owner, error) {
 
 func (s *Service) margin() time.Duration { return min(leaseMargin, s.Lease()/10) }
 
+// countDeath counts the death of the last owner. Deaths before the newest result count no more.
+func (s *Service) countDeath(ctx context.Context, r *Run) error {
+	newest, err := s.Newest(ctx, r.ID)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	if grown := newest.Totals.Steps; grown > r.Grown {
+		r.Grown, r.TakeOvers = grown, 0
+	}
+	r.TakeOvers++
+	return nil
+}
+
 // checkPoison ends a run that kills whoever owns it.
 func (o *Owner) checkPoison() error {
-	if o.run.TakeOvers == 0 {
-		return nil
-	}
-	if grown := o.newest.Totals.Steps; grown > o.run.Grown {
-		o.run.Grown, o.run.TakeOvers = grown, 1
-		if err := o.s.put(o.ctx, &o.run); err != nil && !fault.Is(err, fault.Conflict) {
-			return err
-		}
-		return nil
-	}
-	if o.run.TakeOvers <= poisoned {
+	if o.run.TakeOvers < poisoned {
 		return nil
 	}
 	why := fmt.Sprintf("The run crashed the runner %d times without getting any further, so it was given up.", poisoned)
@@ -212,21 +218,21 @@ func (o *Owner) readInbox(ctx context.Context) error {
 	return nil
 }
 
-// change changes the run item as long as this owner holds it.
+// change changes the run item as long as this owner holds it. It begins with the item as it was read last: whether that is
+// still so, the condition of the write tells.
 func (o *Owner) change(f func(*Run) error) error {
-	for {
-		r, err := o.s.Get(o.ctx, o.id)
-		if err != nil {
-			return err
-		}
+	for r := o.Run(); ; {
 		if r.Nonce != o.nonce {
 			return ErrLost
 		}
 		if err := f(&r); err != nil {
 			return err
 		}
-		err = o.s.put(o.ctx, &r)
+		err := o.s.put(o.ctx, &r)
 		if fault.Is(err, fault.Conflict) {
+			if r, err = o.s.Get(o.ctx, o.id); err != nil {
+				return err
+			}
 			continue
 		}
 		if err == nil {

@@ -13,7 +13,34 @@ import (
 
 // Request reads what the kickoff asked for.
 func (s *Service) Request(ctx context.Context, runID string) (Request, error) {
-	rec, err := record.GetBlob(ctx, s.Store, requestKey(runID))
+	rec, err := s.Store.Get(ctx, requestKey(runID))
+	if err != nil {
+		return Request{}, fmt.Errorf("read the request of run %s: %w", runID, err)
+	}
+	return s.request(ctx, runID, rec)
+}
+
+// Whole reads the run item and what the kickoff asked for at once: they lie side by side, and together are charged as one.
+func (s *Service) Whole(ctx context.Context, runID string) (r Run, q Request, err error) {
+	recs, err := s.Store.Scan(ctx, record.Scan{Part: partition(runID), From: requestKey(runID).Sort, To: itemKey(runID).Sort + "\x00"})
+	if err != nil {
+		return Run{}, Request{}, fmt.Errorf("read run %s: %w", runID, err)
+	}
+	if len(recs) == 0 || recs[len(recs)-1].Key != itemKey(runID) {
+		return Run{}, Request{}, unknown(runID)
+	}
+	if r, err = decodeRun(recs[len(recs)-1]); err != nil {
+		return Run{}, Request{}, err
+	}
+	if len(recs) != 2 || recs[0].Key != requestKey(runID) {
+		return Run{}, Request{}, fmt.Errorf("run %s has no request", runID)
+	}
+	q, err = s.request(ctx, runID, recs[0])
+	return r, q, err
+}
+
+func (s *Service) request(ctx context.Context, runID string, rec record.Record) (Request, error) {
+	rec, err := record.Inflate(ctx, s.Store, rec)
 	if err != nil {
 		return Request{}, fmt.Errorf("read the request of run %s: %w", runID, err)
 	}

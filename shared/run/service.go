@@ -106,12 +106,16 @@ func list(deploymentID string) string { return "runs/" + deploymentID }
 func (s *Service) Get(ctx context.Context, runID string) (Run, error) {
 	rec, err := s.Store.Get(ctx, itemKey(runID))
 	if fault.Is(err, fault.NotFound) {
-		return Run{}, fault.New(fault.NotFound, "There is no run %s.", id.Show("run", runID))
+		return Run{}, unknown(runID)
 	}
 	if err != nil {
 		return Run{}, fmt.Errorf("read run %s: %w", runID, err)
 	}
 	return decodeRun(rec)
+}
+
+func unknown(runID string) error {
+	return fault.New(fault.NotFound, "There is no run %s.", id.Show("run", runID))
 }
 
 func decodeRun(rec record.Record) (Run, error) {

@@ -434,3 +434,33 @@ func TestMoves(t *testing.T) {
 		}
 	}
 }
+
+func TestWhole_is_the_run_and_what_was_asked_for(t *testing.T) {
+	s := newStage(t)
+	_, _, err := s.Whole(t.Context(), "01a20000-0000-7000-8000-0000000000ff")
+	if !fault.Is(err, fault.NotFound) {
+		t.Errorf("of a run that is not there: %v", err)
+	}
+	q := s.request()
+	q.Inputs["long"] = strings.Repeat("tea and scones; ", 50_000)
+	started := s.start(q)
+	told := record.Record{Key: record.Key{Part: "R#" + started.ID, Sort: "RUN#x"}, Body: []byte("{}")}
+	if _, err := s.Store.Put(t.Context(), told); err != nil {
+		t.Fatal(err)
+	}
+	r, request, err := s.Whole(t.Context(), started.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRun, err1 := s.Get(t.Context(), started.ID)
+	wantRequest, err2 := s.Request(t.Context(), started.ID)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if r.ID != wantRun.ID || r.State != wantRun.State || r.DeploymentID != wantRun.DeploymentID {
+		t.Errorf("got the run %+v, want %+v", r, wantRun)
+	}
+	if diff := cmp.Diff(request, wantRequest); diff != "" {
+		t.Errorf("unexpected request (-got +want):\n%s", diff)
+	}
+}
