@@ -78,7 +78,7 @@ func TestABillOfTheReferenceRunIsNoHigherThanRecorded(t *testing.T) {
 
 	b.lines = nil // a deployment is not a run
 	b.by("kickoff")
-	runID := kickoff(t, a.HTTP, token, receiver.URL)
+	runID := kickoff(t, a.HTTP(), token, receiver.URL)
 	invocations := 1
 
 	b.by("runner")
