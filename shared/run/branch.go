@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -26,7 +27,8 @@ type Step struct {
 	Messages     []json.RawMessage
 	// Open emits the events of the beginning (llm_call_started). attempt is 1, or more when an owner died in the step.
 	Open func(e *Emitter, attempt int)
-	// Cut emits the event that closes an attempt which an owner's death cut off (llm_call_failed, "interrupted").
+	// Cut emits the event that closes an attempt which an owner's death or the end of an invocation cut off
+	// (llm_call_failed, "interrupted").
 	Cut func(e *Emitter, attempt int)
 	// Do asks the outside and emits the events of the end; what it returns is recorded, as JSON. An error means that there
 	// is no result and the run cannot go on here (the context ended): an error of the outside that the crew should see is
@@ -136,15 +138,18 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 		return nil, err
 	}
 
-	attempt := 1
-	if cut := b.o.cut(st.Key); cut > 0 {
+	before := b.o.triedBefore(st.Key)
+	if before.cuts >= mostCuts {
+		return nil, &TooLong{Key: st.Key}
+	}
+	if before.attempt > 0 {
 		// The pages of the attempt that was cut have what was emitted up to its opening.
 		b.pending = pending{}
-		if st.Cut != nil {
-			st.Cut(&Emitter{b: b, segment: st.Key + "#" + strconv.Itoa(cut) + "/cut"}, cut)
+		if !before.closed {
+			b.close(st, before.attempt)
 		}
-		attempt = cut + 1
 	}
+	attempt := before.attempt + 1
 	e := &Emitter{b: b, segment: st.Key + "#" + strconv.Itoa(attempt), key: st.Key, attempt: attempt}
 	if st.Open != nil {
 		st.Open(e, attempt)
@@ -161,7 +166,14 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 		return nil, e.err
 	}
 	if err != nil {
-		if why := b.o.mayGoOn(ctx); why != nil {
+		why := b.o.mayGoOn(ctx)
+		if errors.Is(why, errCut) {
+			b.close(st, attempt)
+			if err := b.put(&Page{Kind: CutPage, Key: st.Key, Attempt: attempt, Prompt: e.prompt}, ""); err != nil {
+				return nil, err
+			}
+		}
+		if why != nil {
 			return nil, why
 		}
 		return nil, err
@@ -176,6 +188,13 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 	}
 	b.o.continueConversation(st, p)
 	return result, nil
+}
+
+// close emits the event that closes an attempt without a result.
+func (b *Branch) close(st Step, attempt int) {
+	if st.Cut != nil {
+		st.Cut(&Emitter{b: b, segment: st.Key + "#" + strconv.Itoa(attempt) + "/cut"}, attempt)
+	}
 }
 
 // Ask opens a question to a person, once, and gives the answer when there is one. Without an answer it fails with

@@ -61,7 +61,7 @@ func over(err error) bool { return err == ErrLost || err == ErrHeld || err == Er
 // page. Should it die on the way, the flag makes whoever takes over do the same.
 func (s *Service) stopIdle(ctx context.Context, r Run, q Request) error {
 	r.Cancel = true
-	o, err := s.claim(ctx, r, q)
+	o, err := s.claim(ctx, r, q, false)
 	if err != nil {
 		return err
 	}

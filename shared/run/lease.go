@@ -39,8 +39,18 @@ const (
 
 // Claim makes the caller the owner of a run that is queued, was released, or whose owner's lease has run out. ctx is for
 // everything the owner writes.
-// Errors: ErrHeld, ErrNothing, ErrLost when another owner was quicker, fault.NotFound.
+// Errors: ErrHeld, ErrNothing, ErrLost when another owner was quicker, ErrAlone, fault.NotFound.
 func (s *Service) Claim(ctx context.Context, runID string) (*Owner, error) {
+	return s.claimIf(ctx, runID, false)
+}
+
+// ClaimAlone is Claim for a caller that sees to it that no other run is worked on in this process before this owner has
+// ended or released the run. A run that was suspected yields after its next result.
+func (s *Service) ClaimAlone(ctx context.Context, runID string) (*Owner, error) {
+	return s.claimIf(ctx, runID, true)
+}
+
+func (s *Service) claimIf(ctx context.Context, runID string, alone bool) (*Owner, error) {
 	r, q, err := s.Whole(ctx, runID)
 	if err != nil {
 		return nil, err
@@ -48,17 +58,22 @@ func (s *Service) Claim(ctx context.Context, runID string) (*Owner, error) {
 	if r.State != Queued && r.State != Running {
 		return nil, ErrNothing
 	}
-	return s.claim(ctx, r, q)
+	return s.claim(ctx, r, q, alone)
 }
 
 // claim takes the lease of a run as it was read, and enters its journal.
-func (s *Service) claim(ctx context.Context, r Run, q Request) (*Owner, error) {
+func (s *Service) claim(ctx context.Context, r Run, q Request, alone bool) (*Owner, error) {
 	now := s.now()
 	if r.Nonce != "" {
 		if now.Before(r.Lease) {
 			return nil, ErrHeld
 		}
-		r.TakeOvers++
+		if err := s.countDeath(ctx, &r); err != nil {
+			return nil, err
+		}
+		if r.TakeOvers >= suspicious && !alone {
+			return nil, ErrAlone
+		}
 	}
 	r.Epoch++
 	r.Nonce = id.New()
@@ -75,6 +90,7 @@ func (s *Service) claim(ctx context.Context, r Run, q Request) (*Owner, error) {
 		return nil, fmt.Errorf("claim run %s: %w", r.ID, err)
 	}
 	o := s.newOwner(ctx, r, q, lease.Add(-s.margin()))
+	o.suspected = r.TakeOvers >= suspicious
 	ended, err := o.enter()
 	if err != nil {
 		return nil, err

@@ -37,6 +37,19 @@ func (d *Diverged) Error() string {
 	return fmt.Sprintf("Step %s asks something else than when it was recorded. The run is stopped rather than paid for twice.", d.Key)
 }
 
+// TooLong says that a step does not fit into an invocation: mostCuts of them ended while it was under way.
+type TooLong struct{ Key string }
+
+func (t *TooLong) Error() string {
+	return fmt.Sprintf("Step %s was cut off %d times because it takes longer than one invocation may. The run was given up.", t.Key, mostCuts)
+}
+
+// mostCuts is how many invocations may end in one and the same step.
+const mostCuts = 3
+
+// errCut is ErrYield for the steps that Cut ended.
+var errCut = fmt.Errorf("%w: this one is over", ErrYield)
+
 // Owner holds the lease of a run and is its only writer.
 type Owner struct {
 	s       *Service
@@ -49,6 +62,8 @@ type Owner struct {
 	epoch   int
 	nonce   string
 	req     Request
+	// suspected says that owners died over the run; it yields when it has a new result, and is suspected no more.
+	suspected bool
 
 	item  sync.Mutex // guards run and renewed
 	run   Run
@@ -63,9 +78,16 @@ type Owner struct {
 
 	mu    sync.Mutex           // guards all below, never during a call to the outside
 	steps map[string]*Page     // by key: the results and marks found when the run was claimed
-	cuts  map[string]int       // by key: the attempts that an earlier owner left open
+	tried map[string]tried     // by key: the attempts of earlier owners at steps without a result
 	open  map[string]bool      // by key: questions that were asked
 	lines map[string]conversed // by name: how far a conversation is in the journal
+}
+
+// tried is what earlier owners made of a step that has no result.
+type tried struct {
+	attempt int  // the newest one that was told of
+	closed  bool // its end was told too
+	cuts    int  // how many attempts the end of an invocation cut off
 }
 
 // conversed is the page where a conversation was recorded last, and what it said.
@@ -99,6 +121,12 @@ func (o *Owner) Yield() {
 	o.yield = true
 }
 
+// Cut ends the steps that are under way, because the invocation is over. Each puts a page that says so.
+func (o *Owner) Cut() {
+	o.Yield()
+	o.stop(errCut)
+}
+
 // mayGoOn says why no further step may begin, if so.
 func (o *Owner) mayGoOn(ctx context.Context) error {
 	if err := context.Cause(o.work); err != nil {
@@ -129,6 +157,9 @@ func (o *Owner) append(p *Page, w pending) error {
 		return o.die(err)
 	}
 	o.newest = *p
+	if o.suspected && p.Kind == StepPage {
+		o.Yield()
+	}
 	if err := o.send(*p); err != nil {
 		return o.die(fmt.Errorf("send the deliveries of page %d of run %s: %w", p.Seq, o.id, err))
 	}
@@ -277,9 +308,11 @@ func (o *Owner) load() error {
 		switch p.Kind {
 		case StepPage, MarkPage:
 			o.steps[p.Key] = p
-			delete(o.cuts, p.Key)
+			delete(o.tried, p.Key)
 		case LivePage:
-			o.cuts[p.Key] = p.Attempt
+			o.tried[p.Key] = tried{attempt: p.Attempt, cuts: o.tried[p.Key].cuts}
+		case CutPage:
+			o.tried[p.Key] = tried{attempt: p.Attempt, closed: true, cuts: o.tried[p.Key].cuts + 1}
 		case QuestionPage:
 			o.open[p.Key] = true
 		}
@@ -323,11 +356,10 @@ func (o *Owner) recorded(key string) *Page {
 	return o.steps[key]
 }
 
-// cut gives the number of the attempt that an earlier owner left open, 0 for none.
-func (o *Owner) cut(key string) int {
+func (o *Owner) triedBefore(key string) tried {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.cuts[key]
+	return o.tried[key]
 }
 
 func (o *Owner) asked(key string) bool {
@@ -404,7 +436,7 @@ func (s *Service) newOwner(ctx context.Context, r Run, req Request, lease time.T
 	o := &Owner{
 		appender: make(chan struct{}, 1),
 		s:        s, ctx: ctx, id: r.ID, created: r.CreatedAt, expires: s.expires(r), epoch: r.Epoch, nonce: r.Nonce, req: req, run: r, lease: lease,
-		steps: map[string]*Page{}, cuts: map[string]int{}, open: map[string]bool{}, lines: map[string]conversed{},
+		steps: map[string]*Page{}, tried: map[string]tried{}, open: map[string]bool{}, lines: map[string]conversed{},
 	}
 	o.work, o.stop = context.WithCancelCause(ctx)
 	return o

@@ -17,6 +17,8 @@ const (
 	MarkPage PageKind = "mark"
 	// LivePage tells events of a step that has no result yet.
 	LivePage PageKind = "live"
+	// CutPage says that the end of an invocation cut a step off. It tells what the step did until then.
+	CutPage PageKind = "cut"
 	// QuestionPage opens a question to a person; the step page with the same key closes it.
 	QuestionPage PageKind = "question"
 	// StepPage holds the result of a step.

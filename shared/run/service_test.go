@@ -270,21 +270,104 @@ func TestAReplayThatAsksSomethingElseDiverges(t *testing.T) {
 	}
 }
 
-func TestARunThatKillsItsOwnersIsGivenUp(t *testing.T) {
-	s := newStage(t)
-	r := s.start(s.request())
-	for range 6 {
-		if _, err := s.Claim(t.Context(), r.ID); err != nil {
+func TestARunThatKillsItsOwners(t *testing.T) {
+	t.Run("is worked on alone after two of them, and given up after five", func(t *testing.T) {
+		s := newStage(t)
+		r := s.start(s.request())
+		for range 2 {
+			s.claim(r.ID)
+			s.die()
+		}
+		for range 3 {
+			if _, err := s.Claim(t.Context(), r.ID); !errors.Is(err, run.ErrAlone) {
+				t.Fatalf("beside others it was claimed, with %v", err)
+			}
+			if _, err := s.ClaimAlone(t.Context(), r.ID); err != nil {
+				t.Fatal(err)
+			}
+			s.die()
+		}
+		if _, err := s.ClaimAlone(t.Context(), r.ID); !errors.Is(err, run.ErrNothing) {
+			t.Errorf("the sixth owner got %v", err)
+		}
+		r, err := s.Get(t.Context(), r.ID)
+		if err != nil || r.State != run.Failed || r.Error != "The run crashed the runner 5 times without getting any further, so it was given up." {
+			t.Errorf("state %s, error %q, %v", r.State, r.Error, err)
+		}
+	})
+	t.Run("yields after a new result, and is suspected no more", func(t *testing.T) {
+		s := newStage(t)
+		r := s.start(s.request())
+		for range 2 {
+			s.claim(r.ID)
+			s.die()
+		}
+		o, err := s.ClaimAlone(t.Context(), r.ID)
+		if err != nil {
 			t.Fatal(err)
 		}
+		b := o.Root()
+		if _, err := b.Step(t.Context(), ask("one", say("one"))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Step(t.Context(), ask("two", say("two"))); !errors.Is(err, run.ErrYield) {
+			t.Errorf("the next step got %v", err)
+		}
+		s.die() // before it could release the run
+		s.claim(r.ID)
 		s.die()
+		if _, err := s.Claim(t.Context(), r.ID); !errors.Is(err, run.ErrAlone) {
+			t.Errorf("after two more deaths it was claimed beside others, with %v", err)
+		}
+	})
+}
+
+func TestAStepThatAnInvocationCutsOff(t *testing.T) {
+	s := newStage(t)
+	q := s.request()
+	q.Targets = []run.Target{{ID: "all", Kind: run.StreamTarget, Events: []string{"*"}}}
+	r := s.start(q)
+	for n := 1; n <= 3; n++ {
+		o := s.claim(r.ID)
+		b := o.Root()
+		b.Emit(custom("before"), run.Scope{})
+		long := ask("long", say("hello"))
+		long.Do = func(ctx context.Context, _ *run.Emitter, _ int) (any, error) {
+			o.Cut()
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		_, err := b.Step(o.Work(), long)
+		if !errors.Is(err, run.ErrYield) {
+			t.Fatalf("attempt %d got %v", n, err)
+		}
+		if err := o.Release(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := s.Claim(t.Context(), r.ID); !errors.Is(err, run.ErrNothing) {
-		t.Errorf("the seventh owner got %v", err)
+	o := s.claim(r.ID)
+	_, err := o.Root().Step(o.Work(), ask("long", say("done")))
+	var long *run.TooLong
+	if !errors.As(err, &long) || err.Error() != "Step long was cut off 3 times because it takes longer than one invocation may. The run was given up." {
+		t.Errorf("the fourth owner got %v", err)
 	}
-	r, err := s.Get(t.Context(), r.ID)
-	if err != nil || r.State != run.Failed || !strings.Contains(r.Error, "5 times") {
-		t.Errorf("state %s, error %q, %v", r.State, r.Error, err)
+
+	pages, err := s.Pages(t.Context(), r.ID, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, p := range pages {
+		for _, e := range p.Events {
+			told = append(told, e.Type)
+		}
+		if p.Kind == run.CutPage && len(p.Targets) != 1 {
+			t.Errorf("page %d is told to nobody", p.Seq)
+		}
+	}
+	want := []string{"test.before", "test.open1", "test.cut1", "test.open2", "test.cut2", "test.open3", "test.cut3"}
+	if diff := cmp.Diff(told, want); diff != "" {
+		t.Errorf("unexpected events (-got +want):\n%s", diff)
 	}
 }
 

@@ -316,7 +316,7 @@ func (w *world) knockAt(runID string, at time.Time) {
 }
 
 // program is the reference run: marks, model steps, a live page, parallel branches, a question, and an end.
-func (w *world) program(real record.Store, o *run.Owner, b *run.Branch) (run.Outcome, error) {
+func (w *world) program(a *actor, real record.Store, o *run.Owner, b *run.Branch) (run.Outcome, error) {
 	ctx := o.Work()
 	say := func(key string) events.Draft {
 		d, err := events.NewCustom("test."+strings.ReplaceAll(key, "/", "."), nil, events.Identity{})
@@ -332,6 +332,9 @@ func (w *world) program(real record.Store, o *run.Owner, b *run.Branch) (run.Out
 			Cut:  func(e *run.Emitter, n int) { e.Emit(say(fmt.Sprintf("%s.failed.%d", key, n)), run.Scope{}) },
 			Do: func(ctx context.Context, e *run.Emitter, n int) (any, error) {
 				w.call(real, o, key)
+				if err := a.turn("hear "+key, func() {}); err != nil || ctx.Err() != nil {
+					return nil, errors.Join(err, ctx.Err())
+				}
 				e.Emit(say(fmt.Sprintf("%s.completed.%d", key, n)), run.Scope{})
 				e.Use(run.Usage{TotalTokens: 1})
 				return key, nil
@@ -404,10 +407,13 @@ func (w *world) call(real record.Store, o *run.Owner, key string) {
 }
 
 // runner handles one message as package runner does.
-func (w *world) runner(a *actor, real record.Store, runID string, yields bool) {
+func (w *world) runner(a *actor, real record.Store, runID string, yields, cuts bool) {
 	s := a.service(real)
 	again := func(d time.Duration) { w.knockAt(runID, time.Now().Add(d)) }
 	o, err := s.Claim(a.ctx, runID)
+	if errors.Is(err, run.ErrAlone) {
+		o, err = s.ClaimAlone(a.ctx, runID)
+	}
 	switch {
 	case errors.Is(err, run.ErrNothing), errors.Is(err, run.ErrLost):
 		return
@@ -421,13 +427,23 @@ func (w *world) runner(a *actor, real record.Store, runID string, yields bool) {
 	if yields {
 		o.Yield()
 	}
+	if cuts {
+		go func() {
+			if a.turn("cut", func() {}) == nil {
+				o.Cut()
+			}
+		}()
+	}
 	b := o.Root()
-	out, err := w.program(real, o, b)
+	out, err := w.program(a, real, o, b)
 	stop()
 	<-kept
+	var long *run.TooLong
 	switch {
 	case err == nil:
 		err = o.End(out, b)
+	case errors.As(err, &long):
+		err = o.Fail(run.Outcome{State: run.Failed, Error: long.Error()})
 	case errors.Is(err, run.ErrCanceled):
 		err = o.Fail(run.Outcome{State: run.Canceled, Error: run.Stopped})
 	case errors.Is(err, run.ErrWaiting):
@@ -501,6 +517,17 @@ func (w *world) check(s *run.Service, runID string) {
 			}
 		}
 	}
+	types := map[string]bool{}
+	for _, p := range pages {
+		for _, e := range p.Events {
+			types[e.Type] = true
+		}
+	}
+	for name := range types {
+		if key, n, ok := strings.Cut(name, ".started."); ok && !types[key+".failed."+n] && !types[key+".completed."+n] && item.State == run.Succeeded {
+			t.Errorf("the run succeeded, and %s was never closed", name)
+		}
+	}
 	end := pages[len(pages)-1]
 	if end.Outcome == nil || end.Outcome.State != item.State {
 		t.Errorf("the item says %s, the end page %+v", item.State, end.Outcome)
@@ -568,8 +595,8 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 		for i := range 3000 {
 			random := i < 400
 			if runID, ok := w.take(); ok && w.actors < 4 {
-				yields := w.rnd.IntN(4) == 0
-				w.start(fmt.Sprintf("runner%d", i), func(a *actor) { w.runner(a, real, runID, yields) })
+				yields, cuts := w.rnd.IntN(4) == 0, w.rnd.IntN(6) == 0
+				w.start(fmt.Sprintf("runner%d", i), func(a *actor) { w.runner(a, real, runID, yields, cuts) })
 			} else if ok {
 				w.knockAt(runID, time.Now())
 			}
