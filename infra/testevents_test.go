@@ -50,8 +50,8 @@ func install(t *testing.T) *installation {
 		Callers: map[string]workspace.Caller{workspace.Hash(testToken): {Kind: workspace.Workspace, WorkspaceID: testWorkspace}},
 	})
 	in.handlers = map[string]lambda.Handler{
-		"kickoff":    invoke.HTTP(a.HTTP),
-		"api":        invoke.HTTP(a.HTTP),
+		"kickoff":    invoke.HTTP(a.HTTP()),
+		"api":        invoke.HTTP(a.HTTP()),
 		"runner":     invoke.Batch(a.Runner, in.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(a.Dispatcher, in.queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(a.Sweep),

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -358,7 +359,28 @@ write:
   expected_output: A letter
   context: [research, judge]
 `),
-	"knowledge/notes.md": []byte(strings.Repeat("Banks in retail spend most of their budget on keeping what they have. A branch costs more than an app.\n\n", 40)),
+	"knowledge/notes.md": []byte("What a branch costs.\n\n" + prose(0, 600)),
+}
+
+// prose is text that compresses about as well as what people write, always the same for the same seed.
+func prose(seed uint64, words int) string {
+	const sounds = "ba ne tri so lum pe ran ci do ver ma ti sto gel pra hu mi con der fa lo sin tur pla wen ko rid"
+	syllables, r := strings.Fields(sounds), rand.New(rand.NewPCG(seed, 0))
+	var text strings.Builder
+	for w := range words {
+		for range 1 + r.IntN(3) {
+			text.WriteString(syllables[r.IntN(len(syllables))])
+		}
+		if w%12 == 11 {
+			text.WriteString(". ")
+		} else {
+			text.WriteByte(' ')
+		}
+		if w%60 == 59 {
+			text.WriteString("\n\n")
+		}
+	}
+	return text.String()
 }
 
 // turns are how many tools each answer of the model asks for, task by task: ten answers in all.
@@ -383,7 +405,7 @@ func (m *model) Call(ctx context.Context, c llm.Call) (llm.Reply, error) {
 		n -= len(turns[task])
 	}
 	reply := llm.Reply{
-		Text:  strings.Repeat("The notes say that a branch costs more than an app, so the bank keeps what it has and changes the rest. ", 8),
+		Text:  prose(uint64(n+10*task+1), 150),
 		Usage: llm.Usage{PromptTokens: 600, CompletionTokens: 200, TotalTokens: 800}, FinishReason: "stop",
 	}
 	for i := range turns[task][n] {

@@ -199,8 +199,8 @@ func newHome(t *testing.T, open opener, s settings) *home {
 	}
 
 	handlers := map[string]lambda.Handler{
-		"kickoff":    invoke.HTTP(h.app.HTTP),
-		"api":        invoke.HTTP(h.app.HTTP),
+		"kickoff":    invoke.HTTP(h.app.HTTP()),
+		"api":        invoke.HTTP(h.app.HTTP()),
 		"runner":     invoke.Batch(h.app.Runner, h.backend.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, h.backend.queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(h.app.Sweep),

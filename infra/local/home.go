@@ -78,8 +78,8 @@ func serve(ctx context.Context, o options) error {
 	}
 
 	handlers := map[string]lambda.Handler{
-		"kickoff":    invoke.HTTP(h.app.HTTP),
-		"api":        invoke.HTTP(h.app.HTTP),
+		"kickoff":    invoke.HTTP(h.app.HTTP()),
+		"api":        invoke.HTTP(h.app.HTTP()),
 		"runner":     invoke.Batch(h.app.Runner, queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(h.app.Sweep),

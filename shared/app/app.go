@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"muster/shared/ampwire"
@@ -49,73 +50,104 @@ type Backends struct {
 	Log *slog.Logger
 }
 
-// App is Muster, ready to be invoked.
+// App is Muster, ready to be invoked. What a function does not call is not linked into its bootstrap, so what a handler
+// needs beside the stores is made in its own method.
 type App struct {
-	// HTTP serves every route of every wire.
-	HTTP http.Handler
-	// Runner handles messages of the runs queue, Dispatcher those of the deliveries queue.
-	Runner, Dispatcher queue.Handler
-	// Sweep looks after everything that is due.
-	Sweep func(ctx context.Context) error
-
 	Runs   *run.Service
 	Crews  *crew.Store
 	Tokens *workspace.Tokens
+
+	b      Backends
+	client *guard.Client
+	work   once[*runner.Runner]
+	tell   once[*dispatch.Dispatcher]
 }
 
-// New joins everything.
+// New joins the stores.
 func New(b Backends) *App {
 	if b.Log == nil {
 		b.Log = slog.Default()
 	}
-	client := guard.New(b.Guard)
-	thinking := b.Guard // a model may think for long before it answers
+	crews := &crew.Store{Records: b.Records, Now: b.Now}
+	return &App{
+		b: b, client: guard.New(b.Guard), Crews: crews, Tokens: &workspace.Tokens{Records: b.Records, Static: b.Callers},
+		Runs: &run.Service{
+			Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, LeaseTime: b.Lease, Now: b.Now, Log: b.Log,
+		},
+	}
+}
+
+// HTTP gives the handler of every route of every wire.
+func (a *App) HTTP() http.Handler {
+	amp := &ampwire.Wire{Runs: a.Runs, Crews: a.Crews, CheckURL: a.client.CheckURL, Note: a.modelNote, Now: a.b.Now}
+	deploy := &deploywire.Wire{Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer}
+	return httpapi.API{
+		Routes: slices.Concat(amp.Routes(), deploy.Routes()), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
+	}.Handler()
+}
+
+// Runner is the queue.Handler of the runs queue.
+func (a *App) Runner(ctx context.Context, m queue.Received) queue.Answer {
+	return a.work.get(a.newRunner).Handle(ctx, m)
+}
+
+func (a *App) newRunner() *runner.Runner {
+	thinking := a.b.Guard // a model may think for long before it answers
 	thinking.HeaderTimeout = 10 * time.Minute
 	operator := guard.Options{AnyAddress: true, HeaderTimeout: 10 * time.Minute}
-	crews := &crew.Store{Records: b.Records, Now: b.Now}
-	tokens := &workspace.Tokens{Records: b.Records, Static: b.Callers}
-	runs := &run.Service{
-		Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, LeaseTime: b.Lease, Now: b.Now, Log: b.Log,
+	return &runner.Runner{
+		Runs: a.Runs, Crews: a.Crews, Queue: a.b.Runs, Margin: a.b.Margin, Now: a.b.Now, Log: a.b.Log,
+		Models: llm.Providers{
+			Settings: a.b.Models, Operator: guard.New(operator).HTTP(), Guarded: guard.New(thinking).HTTP(),
+			OpenAI: openai.New, Offline: offline.New(),
+		},
+		Tools: tool.Box{HTTP: a.client.HTTP(), Invoker: a.b.Functions, Functions: a.b.FunctionNames},
 	}
-	models := llm.Providers{
-		Settings: b.Models, Operator: guard.New(operator).HTTP(), Guarded: guard.New(thinking).HTTP(), OpenAI: openai.New, Offline: offline.New(),
-	}
+}
 
-	amp := &ampwire.Wire{Runs: runs, Crews: crews, CheckURL: client.CheckURL, Note: modelNote(crews, models), Now: b.Now}
-	deploy := &deploywire.Wire{Runs: runs, Crews: crews, Tokens: tokens, Sealer: b.Sealer}
-	work := &runner.Runner{
-		Runs: runs, Crews: crews, Queue: b.Runs, Models: models, Margin: b.Margin, Now: b.Now, Log: b.Log,
-		Tools: tool.Box{HTTP: client.HTTP(), Invoker: b.Functions, Functions: b.FunctionNames},
-	}
-	tell := &dispatch.Dispatcher{
-		Runs: runs, Crews: crews, Store: b.Records, Client: client, Sealer: b.Sealer, Queue: b.Deliveries, Now: b.Now, Log: b.Log,
+// Dispatcher is the queue.Handler of the deliveries queue.
+func (a *App) Dispatcher(ctx context.Context, m queue.Received) queue.Answer {
+	return a.tell.get(a.newDispatcher).Handle(ctx, m)
+}
+
+func (a *App) newDispatcher() *dispatch.Dispatcher {
+	return &dispatch.Dispatcher{
+		Runs: a.Runs, Crews: a.Crews, Store: a.b.Records, Client: a.client, Sealer: a.b.Sealer, Queue: a.b.Deliveries, Now: a.b.Now, Log: a.b.Log,
 		Formats: map[run.Kind]dispatch.Format{
 			run.StepTarget: ampwire.Step, run.TaskTarget: ampwire.Task, run.CrewTarget: ampwire.Crew, run.StreamTarget: ampwire.Stream,
 		},
 	}
-	look := &sweep.Sweeper{Store: b.Records, Runs: runs, Parked: tell.Parked, Now: b.Now, Log: b.Log}
+}
 
-	return &App{
-		HTTP: httpapi.API{
-			Routes: slices.Concat(amp.Routes(), deploy.Routes()), Tokens: tokens, Fallback: ampwire.Dialect, Log: b.Log,
-		}.Handler(),
-		Runner: work.Handle, Dispatcher: tell.Handle, Sweep: look.Sweep,
-		Runs: runs, Crews: crews, Tokens: tokens,
+// Sweep looks after everything that is due.
+func (a *App) Sweep(ctx context.Context) error {
+	s := sweep.Sweeper{
+		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Now: a.b.Now, Log: a.b.Log,
 	}
+	return s.Sweep(ctx)
 }
 
 // modelNote says of a run whose agents have no model that this is so.
-func modelNote(crews *crew.Store, models llm.Providers) func(run.Run) string {
-	return func(r run.Run) string {
-		def, err := crews.Definition(context.Background(), r.VersionID)
-		if err != nil {
-			return ""
-		}
-		for _, a := range def.Agents {
-			if m, err := models.Open(a.LLM); err == nil && m.Name() == llm.OfflineName {
-				return offline.Note
-			}
-		}
+func (a *App) modelNote(r run.Run) string {
+	def, err := a.Crews.Definition(context.Background(), r.VersionID)
+	if err != nil {
 		return ""
 	}
+	for _, agent := range def.Agents {
+		if a.b.Models.NameOf(agent.LLM) == llm.OfflineName {
+			return offline.Note
+		}
+	}
+	return ""
+}
+
+// once makes a value when it is first needed.
+type once[T any] struct {
+	sync.Once
+	value T
+}
+
+func (o *once[T]) get(make func() T) T {
+	o.Do(func() { o.value = make() })
+	return o.value
 }

@@ -28,30 +28,42 @@ import (
 	"muster/shared/workspace"
 )
 
-// Open gives the backends. Region, credentials and endpoints are the SDK's to find, in the environment that Lambda gives
-// or where a person's machine has them, but never by asking a metadata service, which costs a second where there is none.
+// Open gives the backends that every function needs. Region, credentials and endpoints are the SDK's to find, in the
+// environment that Lambda gives or where a person's machine has them, but never by asking a metadata service, which costs
+// a second where there is none.
 func Open(ctx context.Context, c config.Config) (app.Backends, error) {
-	sdk, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithEC2IMDSClientEnableState(imds.ClientDisabled))
-	if err != nil {
-		return app.Backends{}, fmt.Errorf("configure the AWS SDK: %w", err)
-	}
-	keys := parameters{ssm.NewFromConfig(sdk)}
-	models, err := keys.models(ctx, c.Models)
+	b, _, err := open(ctx, c)
+	return b, err
+}
+
+// OpenForRunner gives those of Open and what runs need: the API keys of models, and the functions of tools.
+func OpenForRunner(ctx context.Context, c config.Config) (app.Backends, error) {
+	b, sdk, err := open(ctx, c)
 	if err != nil {
 		return app.Backends{}, err
 	}
+	if b.Models, err = (parameters{ssm.NewFromConfig(sdk)}).models(ctx, c.Models); err != nil {
+		return app.Backends{}, err
+	}
+	b.Functions, b.FunctionNames = lambdatool.New(lambda.NewFromConfig(sdk)), c.ToolFunctions
+	return b, nil
+}
+
+func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error) {
+	sdk, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithEC2IMDSClientEnableState(imds.ClientDisabled))
+	if err != nil {
+		return app.Backends{}, sdk, fmt.Errorf("configure the AWS SDK: %w", err)
+	}
 	queues := awssqs.NewFromConfig(sdk)
 	return app.Backends{
-		Records:       dynamo.New(dynamodb.NewFromConfig(sdk), c.Table),
-		Runs:          sqs.New(queues, c.Runs.URL, c.Runs.DeadURL),
-		Deliveries:    sqs.New(queues, c.Deliveries.URL, c.Deliveries.DeadURL),
-		Callers:       c.Callers,
-		Sealer:        keys.sealer(c),
-		Models:        models,
-		Guard:         guard.Options{Allow: c.PrivateNetworks},
-		Functions:     lambdatool.New(lambda.NewFromConfig(sdk)),
-		FunctionNames: c.ToolFunctions,
-	}, nil
+		Records:    dynamo.New(dynamodb.NewFromConfig(sdk), c.Table),
+		Runs:       sqs.New(queues, c.Runs.URL, c.Runs.DeadURL),
+		Deliveries: sqs.New(queues, c.Deliveries.URL, c.Deliveries.DeadURL),
+		Callers:    c.Callers,
+		Sealer:     parameters{ssm.NewFromConfig(sdk)}.sealer(c),
+		Models:     c.Models,
+		Guard:      guard.Options{Allow: c.PrivateNetworks},
+	}, sdk, nil
 }
 
 // parameters reads SecureStrings.

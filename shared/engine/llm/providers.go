@@ -77,10 +77,7 @@ func (p Providers) Open(m crew.Model) (Model, error) {
 		if base != "" {
 			return nil, fault.New(fault.Invalid, "The llm has a base_url and no model; name the model too.")
 		}
-		m.Name = p.Default
-		if m.Name == "" {
-			m.Name = OfflineName
-		}
+		m.Name = p.NameOf(m)
 	}
 	prefix, model, found := strings.Cut(m.Name, "/")
 	if prefix == "offline" {

@@ -1,6 +1,11 @@
 package llm
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+
+	"muster/shared/crew"
+)
 
 // OfflineName is the model that is no LLM: it picks sentences out of what it is given, without network or key. It is the
 // default when the environment names no model and has no OpenAI key.
@@ -21,6 +26,9 @@ type Access struct {
 	BaseURL string
 	APIKey  string
 }
+
+// NameOf gives the name of the model that a definition's llm setting means.
+func (s Settings) NameOf(m crew.Model) string { return cmp.Or(m.Name, s.Default, OfflineName) }
 
 // FromEnv reads Settings from the variables that CrewAI users have set already:
 //
