@@ -23,7 +23,8 @@ type Store struct {
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 
-	definitions cache
+	definitions cache[Definition]
+	files       cache[map[string][]byte]
 }
 
 // tries is how often a write that lost a race is done again on what won.
@@ -217,8 +218,12 @@ func (s *Store) Definition(ctx context.Context, versionID string) (Definition, e
 	return d, nil
 }
 
-// Files gives the files of a version, by path.
+// Files gives the files of a version, by path. Unless they are large they are kept in memory, since they never change; the
+// caller must not change them.
 func (s *Store) Files(ctx context.Context, versionID string) (map[string][]byte, error) {
+	if files, ok := s.files.get(versionID); ok {
+		return files, nil
+	}
 	raw, err := s.content(ctx, versionID, "FILES#")
 	if err != nil {
 		return nil, err
@@ -226,6 +231,9 @@ func (s *Store) Files(ctx context.Context, versionID string) (map[string][]byte,
 	files, err := unpackFiles(raw)
 	if err != nil {
 		return nil, fmt.Errorf("unpack the files of version %s: %w", versionID, err)
+	}
+	if len(raw) <= cachedFiles {
+		s.files.put(versionID, files)
 	}
 	return files, nil
 }

@@ -415,7 +415,7 @@ func (m repeating) Put(ctx context.Context, r record.Record) (int64, error) {
 }
 
 func TestCache_forgets_what_was_not_used_for_longest(t *testing.T) {
-	var c cache
+	var c cache[Definition]
 	for i := range cacheSize {
 		c.put(fmt.Sprint(i), Definition{MaxRPM: i})
 	}
@@ -427,5 +427,25 @@ func TestCache_forgets_what_was_not_used_for_longest(t *testing.T) {
 	}
 	if d, ok := c.get("0"); !ok || d.MaxRPM != 0 || c.order.Len() != cacheSize {
 		t.Errorf("the one used last is gone, or %d are kept", c.order.Len())
+	}
+}
+
+func TestFiles_are_read_once_unless_they_are_large(t *testing.T) {
+	ctx, records := context.Background(), newMemory()
+	s := &Store{Records: records}
+	for name, c := range map[string]struct{ size, reads int }{"small": {1 << 10, 2}, "large": {1 << 20, 4}} {
+		_, v, _, err := s.Create(ctx, "w", "", with(yamlCrew, map[string]string{"knowledge/x.txt": strings.Repeat("x", c.size)}), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records.reads = 0
+		for range 2 {
+			if files, err := s.Files(ctx, v.ID); err != nil || len(files["knowledge/x.txt"]) != c.size {
+				t.Fatalf("%s: %d bytes, %v", name, len(files["knowledge/x.txt"]), err)
+			}
+		}
+		if records.reads != c.reads {
+			t.Errorf("%s: %d reads, want %d", name, records.reads, c.reads)
+		}
 	}
 }
