@@ -127,6 +127,10 @@ func (o *Owner) Cut() {
 	o.stop(errCut)
 }
 
+// Leave ends the steps that are under way, because the process is about to end. It leaves no trace: the next owner repeats
+// them.
+func (o *Owner) Leave() { o.stop(ErrYield) }
+
 // mayGoOn says why no further step may begin, if so.
 func (o *Owner) mayGoOn(ctx context.Context) error {
 	if err := context.Cause(o.work); err != nil {

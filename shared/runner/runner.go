@@ -34,11 +34,13 @@ type Runner struct {
 	Queue  Hider
 	Models llm.Opener
 	Tools  tool.Opener
-	// Margin is how much of the invocation must be left to begin another step; 0 means 30 s. It covers a page and its
-	// deliveries, not a whole model call: a call that is cut is repeated.
+	// Margin is how much of the invocation must be left to begin another step; 0 means 30 s, or a third of a short
+	// invocation. When half of it is left, steps under way are cut off, and repeated in the next invocation.
 	Margin time.Duration
 	Now    func() time.Time
 	Log    *slog.Logger
+
+	room room
 }
 
 // watchdog is how much longer than its lease a run's message stays hidden.
@@ -51,13 +53,17 @@ func (r *Runner) Handle(ctx context.Context, m queue.Received) queue.Answer {
 		return queue.Drop("not a message for the runner")
 	}
 	log := r.log().With("run", knock.Run)
-	o, err := r.Runs.Claim(ctx, knock.Run)
+	margin, bounded := r.margin(ctx)
+	o, leave, err := r.claim(ctx, knock.Run, margin)
+	defer leave()
 	switch {
 	case errors.Is(err, run.ErrNothing), errors.Is(err, run.ErrLost):
 		return queue.Done()
 	case errors.Is(err, run.ErrHeld):
 		// Another message of the run is being handled. This one comes back when that owner's lease would be over.
 		return queue.RetryIn(r.Runs.Lease() + watchdog)
+	case errors.Is(err, errFull):
+		return queue.RetryIn(5 * time.Second)
 	case fault.Is(err, fault.NotFound):
 		return queue.Drop("there is no such run")
 	case err != nil:
@@ -72,16 +78,53 @@ func (r *Runner) Handle(ctx context.Context, m queue.Received) queue.Answer {
 		defer close(kept)
 		o.Keep(keeping, func(lease time.Duration) { r.hide(ctx, m, lease) })
 	}()
-	yield := r.yieldInTime(ctx, o)
+	stayed := func() {}
+	if bounded {
+		stayed = goInTime(ctx, o, margin)
+	}
 	root := o.Root()
 	out, err := r.work(o, root)
-	yield()
+	stayed()
 	stop()
 	<-kept
 
 	answer, outcome := r.conclude(o, root, out, err)
 	log.Info("a run was worked on", "outcome", outcome, "epoch", o.Run().Epoch)
 	return answer
+}
+
+// Stop makes every run leave this process at once, because it is about to end. What is under way is lost, as if the process
+// had died, but the runs are not suspected of it, and nobody has to wait for their leases.
+func (r *Runner) Stop() { r.room.close() }
+
+// errFull says that there was no room for the run in this invocation.
+var errFull = errors.New("there is no room for the run")
+
+// claim makes this process the owner of the run, beside others or, if need be, alone. leave is never nil.
+func (r *Runner) claim(ctx context.Context, runID string, margin time.Duration) (o *run.Owner, leave func(), err error) {
+	waiting, done := ctx, func() {}
+	if end, ok := ctx.Deadline(); ok {
+		waiting, done = context.WithDeadline(ctx, end.Add(-margin))
+	}
+	defer done()
+	out, err := r.room.enter(waiting)
+	if err != nil {
+		return nil, func() {}, errFull
+	}
+	o, err = r.Runs.Claim(ctx, runID)
+	if errors.Is(err, run.ErrAlone) {
+		out()
+		if out, err = r.room.enterAlone(waiting); err != nil {
+			return nil, func() {}, errFull
+		}
+		r.log().Warn("a run that owners died over is worked on alone", "run", runID)
+		o, err = r.Runs.ClaimAlone(ctx, runID)
+	}
+	if err != nil {
+		return nil, out, err
+	}
+	worked := r.room.works(o)
+	return o, func() { worked(); out() }, nil
 }
 
 // work lets the engine go through the run. A panic is a failure of the run, not of its siblings in this process.
@@ -113,6 +156,7 @@ var errPanic = errors.New("the engine panicked")
 func (r *Runner) conclude(o *run.Owner, root *run.Branch, out run.Outcome, err error) (queue.Answer, string) {
 	var later *run.Later
 	var diverged *run.Diverged
+	var long *run.TooLong
 	switch {
 	case err == nil:
 		err = o.End(out, root)
@@ -121,6 +165,8 @@ func (r *Runner) conclude(o *run.Owner, root *run.Branch, out run.Outcome, err e
 		return r.settled(o.Fail(run.Outcome{State: run.Canceled, Error: run.Stopped})), "canceled"
 	case errors.As(err, &diverged):
 		return r.settled(o.Fail(run.Outcome{State: run.Failed, Error: diverged.Error()})), "diverged"
+	case errors.As(err, &long):
+		return r.settled(o.Fail(run.Outcome{State: run.Failed, Error: long.Error()})), "too long"
 	case errors.Is(err, errPanic):
 		return r.settled(o.Fail(run.Outcome{State: run.Failed, Error: "The run failed because of a fault in Muster itself. It is logged."})), "panicked"
 	case errors.Is(err, run.ErrWaiting):
@@ -161,18 +207,22 @@ func (r *Runner) handBack(o *run.Owner, at time.Time) queue.Answer {
 	return queue.RetryIn(max(0, min(at.Sub(r.now()), 12*time.Hour)))
 }
 
-// yieldInTime asks the run to yield when the invocation is nearly over. The returned function calls that off.
-func (r *Runner) yieldInTime(ctx context.Context, o *run.Owner) func() {
-	end, ok := ctx.Deadline()
-	if !ok {
-		return func() {}
+// margin gives how much of the invocation is kept for its end; bounded is false when it has none.
+func (r *Runner) margin(ctx context.Context) (margin time.Duration, bounded bool) {
+	end, bounded := ctx.Deadline()
+	if !bounded || r.Margin > 0 {
+		return r.Margin, bounded
 	}
-	margin := r.Margin
-	if margin == 0 {
-		margin = 30 * time.Second
-	}
-	t := time.AfterFunc(time.Until(end)-margin, o.Yield)
-	return func() { t.Stop() }
+	return min(30*time.Second, time.Until(end)/3), true
+}
+
+// goInTime makes the run leave when the invocation is nearly over: first at a boundary, then where it is. The returned
+// function calls that off.
+func goInTime(ctx context.Context, o *run.Owner, margin time.Duration) (stayed func()) {
+	end, _ := ctx.Deadline()
+	yield := time.AfterFunc(time.Until(end)-margin, o.Yield)
+	cut := time.AfterFunc(time.Until(end)-margin/2, o.Cut)
+	return func() { yield.Stop(); cut.Stop() }
 }
 
 func (r *Runner) hide(ctx context.Context, m queue.Received, lease time.Duration) {
