@@ -12,6 +12,7 @@ import (
 	"muster/shared/app"
 	"muster/shared/cloud"
 	"muster/shared/config"
+	"muster/shared/engine/llm/openai"
 	"muster/shared/invoke"
 )
 
@@ -25,5 +26,6 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	backends.OpenAI = openai.New
 	lambda.Start(invoke.Batch(app.New(backends).Runner, backends.Runs))
 }

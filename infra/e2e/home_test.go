@@ -31,6 +31,7 @@ import (
 	"muster/shared/dynamo"
 	"muster/shared/emulator"
 	"muster/shared/engine/llm"
+	"muster/shared/engine/llm/openai"
 	"muster/shared/engine/llm/scripted"
 	"muster/shared/guard"
 	"muster/shared/id"
@@ -183,7 +184,7 @@ func newHome(t *testing.T, open opener, s settings) *home {
 	log := &logged{}
 	h.app = app.New(app.Backends{
 		Records: h.backend.records, Runs: h.backend.queues[infra.Runs], Deliveries: h.backend.queues[infra.Deliveries], Sealer: sealer,
-		Models: llm.Settings{Default: llm.OfflineName, Providers: map[string]llm.Access{
+		OpenAI: openai.New, Models: llm.Settings{Default: llm.OfflineName, Providers: map[string]llm.Access{
 			"openai": {BaseURL: h.model.URL, APIKey: modelKey},
 			"ollama": {BaseURL: nobodyListens + "/v1"},
 		}},

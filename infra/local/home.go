@@ -17,6 +17,7 @@ import (
 	"muster/infra/host"
 	"muster/shared/app"
 	"muster/shared/config"
+	"muster/shared/engine/llm/openai"
 	"muster/shared/guard"
 	"muster/shared/id"
 	"muster/shared/invoke"
@@ -137,7 +138,7 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 	models := config.Models()
 	h.models = models.Default
 	h.app = app.New(app.Backends{
-		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models,
+		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New,
 		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease,
 	})
 

@@ -16,7 +16,6 @@ import (
 	"muster/shared/dispatch"
 	"muster/shared/engine/llm"
 	"muster/shared/engine/llm/offline"
-	"muster/shared/engine/llm/openai"
 	"muster/shared/engine/tool"
 	"muster/shared/guard"
 	"muster/shared/httpapi"
@@ -36,6 +35,9 @@ type Backends struct {
 	Callers map[string]workspace.Caller
 	Sealer  *workspace.Sealer
 	Models  llm.Settings
+	// OpenAI makes the models that speak the OpenAI protocol. Only a home that runs crews hands it in: its SDK alone is a
+	// third of a bootstrap.
+	OpenAI func(llm.Endpoint) llm.Model
 	// Guard says what the client for everything that leaves may reach.
 	Guard guard.Options
 	// Functions calls the Lambda functions that `lambda` tools name, FunctionNames lists the ones they may.
@@ -99,7 +101,7 @@ func (a *App) newRunner() *runner.Runner {
 		Runs: a.Runs, Crews: a.Crews, Queue: a.b.Runs, Margin: a.b.Margin, Now: a.b.Now, Log: a.b.Log,
 		Models: llm.Providers{
 			Settings: a.b.Models, Operator: guard.New(operator).HTTP(), Guarded: guard.New(thinking).HTTP(),
-			OpenAI: openai.New, Offline: offline.New(),
+			OpenAI: a.b.OpenAI, Offline: offline.New(),
 		},
 		Tools: tool.Box{HTTP: a.client.HTTP(), Invoker: a.b.Functions, Functions: a.b.FunctionNames},
 	}
