@@ -384,7 +384,7 @@ func prose(seed uint64, words int) string {
 }
 
 // turns are how many tools each answer of the model asks for, task by task: ten answers in all.
-var turns = [][]int{{2, 2, 0}, {2, 2, 0}, {1, 1, 1, 0}}
+var turns = [][]int{{2, 2, 0}, {2, 1, 0}, {1, 1, 1, 0}}
 
 // model answers as turns say, after it has thought.
 type model struct{ calls atomic.Int32 }
