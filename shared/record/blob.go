@@ -125,10 +125,22 @@ var deflaters = sync.Pool{New: func() any {
 	return w
 }}
 
+var inflaters = sync.Pool{New: func() any { return flate.NewReader(bytes.NewReader(nil)) }}
+
+func inflate(data []byte) ([]byte, error) {
+	r := inflaters.Get().(io.Reader)
+	defer inflaters.Put(r)
+	if err := r.(flate.Resetter).Reset(bytes.NewReader(data), nil); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
+}
+
 // pack puts the first byte before a body and compresses it if that makes it shorter.
 func pack(body []byte) ([]byte, error) {
 	if len(body) > smallBody {
 		var out bytes.Buffer
+		out.Grow(len(body) / 2)
 		out.WriteByte(deflated)
 		w := deflaters.Get().(*flate.Writer)
 		defer deflaters.Put(w)
@@ -156,7 +168,7 @@ func unpack(ctx context.Context, s Store, r Record) ([]byte, error) {
 	case asIs:
 		return rest, nil
 	case deflated:
-		return io.ReadAll(flate.NewReader(bytes.NewReader(rest)))
+		return inflate(rest)
 	case inParts:
 		var h head
 		if err := json.Unmarshal(rest, &h); err != nil {
