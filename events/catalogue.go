@@ -49,7 +49,7 @@ type family struct {
 
 var families = []family{
 	crewFamily, taskFamily, agentFamily, llmFamily, llmGuardrailFamily, toolFamily, memoryFamily, knowledgeFamily,
-	reasoningFamily, flowFamily, mcpFamily, skillFamily, checkpointFamily,
+	reasoningFamily, flowFamily, mcpFamily, skillFamily, checkpointFamily, runFamily,
 }
 
 // All gives the catalogue, family by family.

@@ -80,7 +80,8 @@ func TestEmittedTypesAreThoseThatTheEngineProduces(t *testing.T) {
 		llm_call_started llm_call_completed llm_call_failed llm_stream_chunk
 		llm_guardrail_started llm_guardrail_completed
 		tool_usage_started tool_usage_finished tool_usage_error tool_failure_detected tool_selection_error
-		tool_validate_input_error`)
+		tool_validate_input_error
+		run_budget_reached`)
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}

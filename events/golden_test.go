@@ -41,6 +41,7 @@ var constructors = []any{
 	NewSkillUsed,
 	NewCheckpointStarted, NewCheckpointCompleted, NewCheckpointFailed, NewCheckpointPruned, NewCheckpointRestoreStarted,
 	NewCheckpointRestoreCompleted, NewCheckpointRestoreFailed, NewCheckpointForkStarted, NewCheckpointForkCompleted,
+	NewRunBudgetReached,
 }
 
 func TestEveryTypeIsPublishedAsItsGoldenFileSays(t *testing.T) {
@@ -175,6 +176,9 @@ var samples = map[string]any{
 	"AgentInfo.id":           agentID,
 	"Function.description":   "Searches the files of the deployment.",
 	"TaskOutput.name":        "classify",
+	"RunBudgetReached.limit": "max_tokens",
+	"RunBudgetReached.value": 10250.0,
+	"RunBudgetReached.max":   10000.0,
 	"ToolFailure.message":    "The search is busy.",
 	"agent":                  "Support Analyst",
 	"agent_backstory":        "You have answered tickets for ten years.",

@@ -50,6 +50,7 @@ var rows = []row{
 	{"shared/fault", ground, nil, "every package may fail"},
 	{"shared/guard", ground, []string{"shared/fault"}, "refused addresses are faults"},
 	{"shared/id", ground, nil, "ids are plain values"},
+	{"shared/price", ground, nil, "what things cost is one dated file and one formula"},
 	{"shared/record", ground, []string{"shared/fault"}, "the port of all stores says what its errors are"},
 
 	{"shared/queue", domain, nil, "the port of both queues"},

@@ -413,7 +413,7 @@ func TestStatusThroughTheLifeOfARun(t *testing.T) {
 	}
 	_, err = main.Step(t.Context(), run.Step{Key: "research/1", Do: func(_ context.Context, e *run.Emitter, _ int) (any, error) {
 		e.Note(run.Note{Prompt: "p", Thought: "I need to search", Tool: "search", ToolInput: "cars", Result: "wheels"})
-		e.Use(run.Usage{TotalTokens: 12, PromptTokens: 10, CompletionTokens: 2, SuccessfulRequests: 1})
+		e.Use("test", run.Usage{TotalTokens: 12, PromptTokens: 10, CompletionTokens: 2, SuccessfulRequests: 1})
 		return "ok", nil
 	}})
 	if err != nil {

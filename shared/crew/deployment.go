@@ -7,6 +7,7 @@ import (
 
 	"muster/shared/fault"
 	"muster/shared/id"
+	"muster/shared/price"
 )
 
 // The environments of a deployment. There are no others.
@@ -28,6 +29,10 @@ type Deployment struct {
 	// Versions is the number of the newest version, Digest that of its files (see the function Digest).
 	Versions int    `json:"versions"`
 	Digest   string `json:"digest"`
+	// Limits bound each run, Traffic how many there are. Prices go before those of package price.
+	Limits  Limits      `json:"limits,omitzero"`
+	Traffic Traffic     `json:"traffic,omitzero"`
+	Prices  price.Table `json:"prices,omitempty"`
 
 	rev int64
 }
@@ -91,7 +96,8 @@ type Member struct {
 	Role string `json:"role"`
 }
 
-func (v Version) pointer() Pointer { return Pointer{v.ID, v.Number, v.Inputs, v.Required} }
+// Pointer gives the version as its deployment would know it.
+func (v Version) Pointer() Pointer { return Pointer{v.ID, v.Number, v.Inputs, v.Required} }
 
 // VersionID is the id of a deployment's version.
 func VersionID(deploymentID string, number int) string {

@@ -57,7 +57,7 @@ func (s *Store) Create(ctx context.Context, workspaceID, name string, files map[
 		return Deployment{}, Version{}, warnings, err
 	}
 	d.Versions, d.Digest = v.Number, v.Digest
-	d.Environments = map[string]Pointer{Production: v.pointer(), Staging: v.pointer()}
+	d.Environments = map[string]Pointer{Production: v.Pointer(), Staging: v.Pointer()}
 	if d, err = s.put(ctx, d); err != nil {
 		return Deployment{}, Version{}, warnings, fmt.Errorf("create deployment %s: %w", d.ID, err)
 	}
@@ -130,12 +130,32 @@ func (s *Store) Promote(ctx context.Context, deploymentID, environment string, n
 		if err != nil {
 			return Deployment{}, err
 		}
-		d.Environments[environment] = v.pointer()
+		d.Environments[environment] = v.Pointer()
 		if d, err = s.put(ctx, d); err == nil {
 			return d, nil
 		}
 		if !fault.Is(err, fault.Conflict) {
 			return Deployment{}, fmt.Errorf("promote version %d of deployment %s: %w", number, deploymentID, err)
+		}
+	}
+	return Deployment{}, busy()
+}
+
+// Change changes the settings of a deployment: its limits and prices. f may refuse, with a fault.
+func (s *Store) Change(ctx context.Context, deploymentID string, f func(*Deployment) error) (Deployment, error) {
+	for range tries {
+		d, err := s.Deployment(ctx, deploymentID)
+		if err != nil {
+			return Deployment{}, err
+		}
+		if err := f(&d); err != nil {
+			return Deployment{}, err
+		}
+		if d, err = s.put(ctx, d); err == nil {
+			return d, nil
+		}
+		if !fault.Is(err, fault.Conflict) {
+			return Deployment{}, fmt.Errorf("change deployment %s: %w", deploymentID, err)
 		}
 	}
 	return Deployment{}, busy()

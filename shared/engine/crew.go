@@ -39,6 +39,9 @@ type Input struct {
 	// Definition still has its placeholders; Inputs fill them.
 	Definition crew.Definition
 	Inputs     map[string]any
+	// Kept are the outputs of tasks that an earlier run did, by key: these tasks are not done again, and nothing is told of
+	// them.
+	Kept map[string]run.Kept
 	// Files are those of the version, for tools that read knowledge.
 	Files  map[string][]byte
 	Models llm.Opener
@@ -125,7 +128,7 @@ type kickoff struct {
 
 // run does the tasks and gives the one whose output is the crew's.
 func (k *kickoff) run(ctx context.Context, b *run.Branch) (*task, error) {
-	if err := k.prepare(); err != nil {
+	if err := k.prepare(b); err != nil {
 		return nil, err
 	}
 	if err := k.all(ctx, b); err != nil {
@@ -140,7 +143,7 @@ func (k *kickoff) run(ctx context.Context, b *run.Branch) (*task, error) {
 }
 
 // prepare fills in the inputs and opens every model and tool, so that a wrong setting fails the crew before it costs.
-func (k *kickoff) prepare() error {
+func (k *kickoff) prepare(b *run.Branch) error {
 	d, err := k.Definition.With(k.Inputs)
 	if err != nil {
 		return failed("%s", sentence(err))
@@ -148,6 +151,9 @@ func (k *kickoff) prepare() error {
 	k.Definition = d
 	for _, def := range d.Tasks {
 		t, err := k.open(def)
+		if err == nil && !t.kept {
+			err = b.MayPay(t.model.Name())
+		}
 		if err != nil {
 			return failed("Task %q cannot begin: %s", def.Name, sentence(err))
 		}
@@ -161,6 +167,10 @@ func (k *kickoff) prepare() error {
 func (k *kickoff) all(ctx context.Context, b *run.Branch) (err error) {
 	var beside besides
 	for _, t := range k.tasks {
+		if t.kept {
+			b.Progress(func(p *run.Progress) { p.Completed++ })
+			continue
+		}
 		if !t.Async || beside.has(t.Context) {
 			if err := beside.join(); err != nil {
 				return err

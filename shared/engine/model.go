@@ -107,9 +107,7 @@ func (k *kickoff) askOnce(ctx context.Context, b *run.Branch, q question) (answe
 				return nil, err
 			}
 			scope := run.Scope{Parent: q.parent, Started: e.Opened()}
-			if spent := usageOf(a); spent != (run.Usage{}) {
-				e.Use(spent)
-			}
+			e.Use(q.model.Name(), usageOf(a))
 			if a.Error != "" {
 				e.Emit(events.NewLLMCallFailed(q.who, events.LLMCallFailed{LLMCall: shared(attempt), Error: a.Error}), scope)
 				return a, nil

@@ -12,7 +12,6 @@ import (
 	"muster/shared/crew"
 	"muster/shared/engine/llm"
 	"muster/shared/fault"
-	"muster/shared/id"
 	"muster/shared/run"
 )
 
@@ -28,6 +27,7 @@ type task struct {
 	tools  toolbox
 	schema *jsonschema.Schema // of OutputJSON, or nil
 
+	kept     bool   // its output is from an earlier run
 	id       string // of task_started
 	context  string
 	attempts int // how often the agent was set to it
@@ -45,7 +45,7 @@ func (k *kickoff) open(def crew.Task) (*task, error) {
 	t := &task{
 		k: k, Task: def, place: len(k.tasks), agent: agent, pace: k.paceOf(agent),
 		who: events.Identity{
-			TaskID: id.Derive(k.RunID, def.Key), TaskName: def.Name, AgentID: crew.AgentID(k.DeploymentID, agent.Key), AgentRole: agent.Role,
+			TaskID: run.TaskID(k.RunID, def.Key), TaskName: def.Name, AgentID: crew.AgentID(k.DeploymentID, agent.Key), AgentRole: agent.Role,
 		},
 	}
 	var err error
@@ -59,6 +59,10 @@ func (k *kickoff) open(def crew.Task) (*task, error) {
 		if t.schema, err = compileSchema(def.OutputJSON); err != nil {
 			return nil, fault.Wrap(err, fault.Invalid, "its output_json is not a JSON Schema that can be used")
 		}
+	}
+	if earlier, ok := k.Kept[def.Key]; ok {
+		t.kept, t.out = true, earlier.Output
+		t.out.TaskID = t.who.TaskID
 	}
 	return t, nil
 }

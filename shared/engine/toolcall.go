@@ -136,6 +136,9 @@ func (a *attempt) act(ctx context.Context, b *run.Branch, key string, act action
 			if did.Broke && ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
+			if did.Called {
+				e.UseTool()
+			}
 			here = true
 			a.tell(e, act, &did, began, policy)
 			return did, nil

@@ -59,7 +59,8 @@ type pending struct {
 	events   []events.Event
 	notes    []Note
 	tasks    []TaskOutput
-	usage    Usage
+	calls    []call
+	tools    int
 	progress []func(*Progress)
 }
 
@@ -137,6 +138,9 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 	if err := b.o.mayGoOn(ctx); err != nil {
 		return nil, err
 	}
+	if err := b.o.within(); err != nil {
+		return nil, err
+	}
 
 	before := b.o.triedBefore(st.Key)
 	if before.cuts >= mostCuts {
@@ -161,13 +165,19 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 		}
 	}
 
-	v, err := st.Do(ctx, e, attempt)
+	doing, done := b.o.inTime(ctx)
+	v, err := st.Do(doing, e, attempt)
+	done()
 	if e.err != nil {
 		return nil, e.err
 	}
 	if err != nil {
 		why := b.o.mayGoOn(ctx)
-		if errors.Is(why, errCut) {
+		late := outOfTime(doing)
+		if why == nil {
+			why = late
+		}
+		if errors.Is(why, errCut) || why != nil && why == late {
 			b.close(st, attempt)
 			if err := b.put(&Page{Kind: CutPage, Key: st.Key, Attempt: attempt, Prompt: e.prompt}, ""); err != nil {
 				return nil, err
@@ -307,8 +317,13 @@ func (e *Emitter) putLive() error {
 // Note is what the step target is told of this step.
 func (e *Emitter) Note(n Note) { e.b.pending.notes = append(e.b.pending.notes, n) }
 
-// Use adds the cost of a model call to the run's totals.
-func (e *Emitter) Use(u Usage) { e.b.pending.usage = e.b.pending.usage.Add(u) }
+// Use adds a model call and its usage to the run's totals.
+func (e *Emitter) Use(model string, u Usage) {
+	e.b.pending.calls = append(e.b.pending.calls, call{model, u})
+}
+
+// UseTool adds a tool call to the run's totals.
+func (e *Emitter) UseTool() { e.b.pending.tools++ }
 
 func digestOf(request any) (string, error) {
 	data, err := json.Marshal(request)

@@ -16,7 +16,7 @@ import (
 var (
 	// ErrHeld says that an owner with a living lease has the run.
 	ErrHeld = errors.New("the run is held")
-	// ErrNothing says that there is nothing to do: the run waits, or is over.
+	// ErrNothing says that there is nothing to do: the run waits, for a person or a slot, or is over.
 	ErrNothing = errors.New("the run needs nobody")
 	// ErrAlone says that owners died over the run: only ClaimAlone takes it.
 	ErrAlone = errors.New("the run must be alone in its process")
@@ -57,6 +57,15 @@ func (s *Service) claimIf(ctx context.Context, runID string, alone bool) (*Owner
 	}
 	if r.State != Queued && r.State != Running {
 		return nil, ErrNothing
+	}
+	if r.State == Queued {
+		admitted, err := s.admitted(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if !admitted {
+			return nil, ErrNothing
+		}
 	}
 	return s.claim(ctx, r, q, alone)
 }
@@ -286,10 +295,14 @@ func (o *Owner) Wait() (waits bool, err error) {
 			}
 		}
 		r.State, r.Nonce, r.Lease, r.Due, r.TakeOvers = Waiting, "", time.Time{}, time.Time{}, 0
+		r.WaitsAfter = o.newest.Seq
 		return nil
 	})
 	if errors.Is(err, errAnswered) {
 		return false, nil
+	}
+	if err == nil {
+		err = o.s.leave(o.ctx, o.Run())
 	}
 	return err == nil, err
 }
@@ -307,8 +320,12 @@ func (o *Owner) End(out Outcome, b *Branch) error {
 }
 
 // Fail ends a run that its engine does not end itself: it was stopped, or cannot go on.
-func (o *Owner) Fail(out Outcome) error {
+// What before drafts is told first.
+func (o *Owner) Fail(out Outcome, before ...events.Draft) error {
 	b := &Branch{o: o, name: "main", segment: "end", now: o.created}
+	for _, d := range before {
+		b.Emit(d, Scope{Parent: o.kickoff})
+	}
 	b.Emit(events.NewCrewKickoffFailed(events.Identity{}, events.CrewKickoffFailed{Error: out.Error}), Scope{Started: o.kickoff})
 	return o.End(out, b)
 }
@@ -319,6 +336,9 @@ const tellGrace = time.Minute
 // settle copies the outcome to the run item and gives the lease up.
 func (o *Owner) settle() error {
 	out := o.newest.Outcome
+	if err := o.s.leave(o.ctx, o.Run()); err != nil {
+		return fmt.Errorf("give back the slots of run %s: %w", o.id, err)
+	}
 	err := o.change(func(r *Run) error {
 		if !r.State.may(out.State) {
 			return fmt.Errorf("run %s cannot go from %s to %s", r.ID, r.State, out.State)

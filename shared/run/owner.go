@@ -208,7 +208,8 @@ func (o *Owner) compose(p *Page, w pending) {
 		at = last.At
 	}
 	p.At = at
-	t.Usage = t.Usage.Add(w.usage)
+	t.charge(w.calls, o.req.Prices)
+	t.ToolCalls += w.tools
 
 	p.Notes, p.Tasks = w.notes, w.tasks
 	for _, change := range w.progress {
@@ -229,9 +230,13 @@ func (o *Owner) compose(p *Page, w pending) {
 			p.Open = slices.DeleteFunc(slices.Clone(p.Open), func(k string) bool { return k == p.Key })
 		}
 	case FencePage:
+		if o.run.WaitsAfter == last.Seq && last.Seq > 0 {
+			t.WaitedMS += p.At.Sub(last.At).Milliseconds()
+		}
 		return
 	}
 	p.Targets = tell(o.req.Targets, *p)
+	t.Deliveries += len(p.Targets)
 }
 
 func (o *Owner) noteKickoff(e events.Event) {

@@ -91,8 +91,14 @@ type Totals struct {
 	// ByType counts the events of each type.
 	ByType map[string]int64 `json:"by_type,omitempty"`
 	Usage  Usage            `json:"usage"`
-	// Steps counts pages with a result.
-	Steps int `json:"steps"`
+	// ByModel is what Usage is made of, and what it cost.
+	ByModel map[string]ModelUsage `json:"by_model,omitempty"`
+	// Steps counts pages with a result, ToolCalls the tools that were called, Deliveries what targets were told.
+	Steps      int `json:"steps"`
+	ToolCalls  int `json:"tool_calls,omitempty"`
+	Deliveries int `json:"deliveries,omitempty"`
+	// WaitedMS is how long the run waited for people, in milliseconds.
+	WaitedMS int64 `json:"waited_ms,omitempty"`
 }
 
 // Usage is what model calls cost, summed from the calls and never from anything else.

@@ -3,6 +3,9 @@ package run
 import (
 	"encoding/json"
 	"time"
+
+	"muster/shared/crew"
+	"muster/shared/price"
 )
 
 // Run is the run item: lease, inbox, and a copy of the state for lists. It stays under 1 KB. The newest page, not this, is
@@ -33,6 +36,11 @@ type Run struct {
 	TakeOvers int `json:"take_overs,omitempty"`
 	Grown     int `json:"grown,omitempty"`
 
+	// WaitsAfter is the number of the newest page when the run last began to wait for a person.
+	WaitsAfter int `json:"waits_after,omitempty"`
+	// Gates are the lists where the run needs a slot: "d" for its deployment's, "w" for its workspace's.
+	Gates string `json:"gates,omitempty"`
+
 	// The inbox: a wish to stop, answers by the key of their question, and until when somebody watches live.
 	Cancel       bool              `json:"cancel,omitempty"`
 	Answers      map[string]Answer `json:"answers,omitempty"`
@@ -43,6 +51,9 @@ type Run struct {
 
 	// Due is when the sweeper must look at the run if nothing else happened; zero when it is over and everything was told.
 	Due time.Time `json:"due,omitzero"`
+
+	// Rate is how many kickoffs are left; only Start says so, and only where they are limited.
+	Rate *Rate `json:"-"`
 
 	rev int64
 }
@@ -61,6 +72,15 @@ type Request struct {
 	Meta   json.RawMessage `json:"meta,omitempty"`
 	// Targets are those given at kickoff.
 	Targets []Target `json:"targets,omitempty"`
+
+	// Limits bind the run: those of its deployment when it started and the kickoff's own (Asked), whichever is tighter.
+	Limits crew.Limits `json:"limits,omitzero"`
+	Asked  crew.Limits `json:"asked,omitzero"`
+	// Prices are the deployment's own when the run started.
+	Prices price.Table `json:"prices,omitempty"`
+	// Of is the earlier run that this one repeats, Kept what it takes over from there, by the key of the task.
+	Of   string          `json:"of,omitempty"`
+	Kept map[string]Kept `json:"kept,omitempty"`
 }
 
 // Kind says what a target is told.

@@ -23,10 +23,15 @@ type Service struct {
 	// Seal hides the Authorization of a target given at kickoff.
 	Seal func(ctx context.Context, workspaceID, recordID, field, plain string) (string, error)
 
+	// Unseal undoes Seal, for a run that is done again.
+	Unseal func(ctx context.Context, workspaceID, recordID, field, sealed string) (string, error)
+
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 	// Log is slog.Default unless set.
 	Log *slog.Logger
+	// Traffic bounds the runs of each workspace.
+	Traffic crew.Traffic
 	// LeaseTime is how long a claim holds without being renewed; 0 means a minute.
 	LeaseTime time.Duration
 	// Keep is how long everything of a run is kept; 0 means 90 days.

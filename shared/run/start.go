@@ -30,6 +30,13 @@ type StartRequest struct {
 	IdempotencyKey, BodyDigest string
 	// Origin says what starts the run, "api" unless given.
 	Origin string
+	// Limits bind the run beside those of the deployment.
+	Limits crew.Limits
+	// Version is another one than the environment's; nil is none.
+	Version *crew.Pointer
+	// Of is the earlier run that this one repeats, Kept what it takes over from there.
+	Of   string
+	Kept map[string]Kept
 }
 
 // keyLife is how long an idempotency key is remembered.
@@ -51,6 +58,12 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 	}
 	version, err := q.Deployment.Environment(q.Environment)
 	if err != nil {
+		return Run{}, err
+	}
+	if q.Version != nil {
+		version = *q.Version
+	}
+	if err := q.Limits.Check(); err != nil {
 		return Run{}, err
 	}
 	if missing := version.MissingInputs(q.Inputs); len(missing) > 0 {
@@ -76,14 +89,32 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 		}
 	}
 
+	rate, err := s.countKickoff(ctx, q.Deployment)
+	r.Rate = rate
+	if err != nil {
+		return r, err
+	}
+	admitted, err := s.enterAll(ctx, &r, q.Deployment.Traffic)
+	if err != nil {
+		return r, err
+	}
 	if err := s.keepRequest(ctx, r, q); err != nil {
 		return Run{}, err
 	}
 	if err := s.put(ctx, &r); err != nil {
 		if there, ok := record.Current(err); ok {
-			return decodeRun(there)
+			before, err := decodeRun(there)
+			before.Rate = rate
+			return before, err
 		}
 		return Run{}, fmt.Errorf("put run %s: %w", r.ID, err)
+	}
+	if !admitted {
+		// Whoever leaves its slot to the run knocks, but may have done so before there was a run.
+		waits, err := s.waitsForSlot(ctx, r)
+		if err != nil || waits {
+			return r, nil
+		}
 	}
 	if err := s.Runs.Send(ctx, RunMessage{r.ID}.Message()); err != nil {
 		s.log().Error("the run is accepted, but its message was not sent; the sweeper will send it", "run", r.ID, "error", err)
@@ -93,7 +124,10 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 
 // keepRequest writes what was asked for, before the run item that makes it count.
 func (s *Service) keepRequest(ctx context.Context, r Run, q StartRequest) error {
-	req := Request{Inputs: q.Inputs, Meta: q.Meta, Targets: append([]Target(nil), q.Targets...)}
+	req := Request{
+		Inputs: q.Inputs, Meta: q.Meta, Targets: append([]Target(nil), q.Targets...),
+		Limits: q.Deployment.Limits.Tighter(q.Limits), Asked: q.Limits, Prices: q.Deployment.Prices, Of: q.Of, Kept: q.Kept,
+	}
 	for i := range req.Targets {
 		t := &req.Targets[i]
 		if t.Authorization == "" {

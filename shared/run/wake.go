@@ -30,6 +30,19 @@ func (s *Service) Wake(ctx context.Context, runID string) (finding string, err e
 		r.Due = r.Lease // a living owner; renewing its lease leaves `due` to the sweeper
 		return "", s.moved(ctx, r)
 	}
+	if r.State == Queued && r.Gates != "" {
+		if err := s.sweepGates(ctx, r); err != nil {
+			return "", err
+		}
+		waits, err := s.waitsForSlot(ctx, r)
+		if err != nil {
+			return "", err
+		}
+		if waits {
+			r.Due = now.Add(slotGrace).UTC()
+			return "", s.moved(ctx, r)
+		}
+	}
 	switch {
 	case r.State.Ended():
 		finding = "deliveries without a record"

@@ -336,7 +336,7 @@ func (w *world) program(a *actor, real record.Store, o *run.Owner, b *run.Branch
 					return nil, errors.Join(err, ctx.Err())
 				}
 				e.Emit(say(fmt.Sprintf("%s.completed.%d", key, n)), run.Scope{})
-				e.Use(run.Usage{TotalTokens: 1})
+				e.Use("test", run.Usage{TotalTokens: 1})
 				return key, nil
 			},
 		})

@@ -145,7 +145,7 @@ func (r *Runner) work(o *run.Owner, root *run.Branch) (out run.Outcome, err erro
 		return out, fmt.Errorf("read the files of version %s: %w", item.VersionID, err)
 	}
 	return engine.Run(o.Work(), root, engine.Input{
-		RunID: item.ID, DeploymentID: item.DeploymentID, Definition: def, Inputs: o.Request().Inputs, Files: files,
+		RunID: item.ID, DeploymentID: item.DeploymentID, Definition: def, Inputs: o.Request().Inputs, Kept: o.Request().Kept, Files: files,
 		Models: r.Models, Tools: r.Tools, Now: r.Now,
 	})
 }
@@ -156,6 +156,7 @@ var errPanic = errors.New("the engine panicked")
 func (r *Runner) conclude(o *run.Owner, root *run.Branch, out run.Outcome, err error) (queue.Answer, string) {
 	var later *run.Later
 	var diverged *run.Diverged
+	var reached *run.Reached
 	var long *run.TooLong
 	switch {
 	case err == nil:
@@ -163,6 +164,8 @@ func (r *Runner) conclude(o *run.Owner, root *run.Branch, out run.Outcome, err e
 		return r.settled(err), string(out.State)
 	case errors.Is(err, run.ErrCanceled):
 		return r.settled(o.Fail(run.Outcome{State: run.Canceled, Error: run.Stopped})), "canceled"
+	case errors.As(err, &reached):
+		return r.settled(o.Exceed(reached)), reached.Limit
 	case errors.As(err, &diverged):
 		return r.settled(o.Fail(run.Outcome{State: run.Failed, Error: diverged.Error()})), "diverged"
 	case errors.As(err, &long):

@@ -1,0 +1,119 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"muster/events"
+	"muster/shared/crew"
+	"muster/shared/fault"
+)
+
+// The names of the limits of a run.
+const (
+	maxCost     = "max_cost_usd"
+	maxTokens   = "max_tokens"
+	maxDuration = "max_duration_seconds"
+	maxSteps    = "max_steps"
+)
+
+// Reached says that a run has reached one of its limits, and ends.
+type Reached struct {
+	Limit      string
+	Value, Max float64
+}
+
+var units = map[string]string{maxCost: " US dollars of models", maxTokens: " tokens", maxDuration: " seconds", maxSteps: " steps"}
+
+func (r *Reached) Error() string {
+	return fmt.Sprintf("The run reached its limit %s: it has used %s of %s%s.", r.Limit, number(r.Value), number(r.Max), units[r.Limit])
+}
+
+func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+
+// outcome is how the run ends.
+func (r *Reached) outcome() Outcome {
+	state := Failed
+	if r.Limit == maxDuration {
+		state = TimedOut
+	}
+	return Outcome{State: state, Error: r.Error()}
+}
+
+// Exceed ends a run that has reached a limit.
+func (o *Owner) Exceed(r *Reached) error {
+	return o.Fail(r.outcome(), events.NewRunBudgetReached(events.Identity{}, events.RunBudgetReached{Limit: r.Limit, Value: r.Value, Max: r.Max}))
+}
+
+// within fails with a *Reached when no further step may begin. It is asked before steps that are not recorded, and goes by
+// what is: the totals, and the time since the run began without what it waited for people. So whoever takes over comes
+// to the same end.
+func (o *Owner) within() error {
+	l := o.req.Limits
+	if l == (crew.Limits{}) {
+		return nil
+	}
+	t := o.totals()
+	for _, c := range []struct {
+		limit      string
+		value, max float64
+	}{
+		{maxCost, t.Models().CostUSD, l.MaxCostUSD},
+		{maxTokens, float64(t.Usage.TotalTokens), float64(l.MaxTokens)},
+		{maxSteps, float64(t.Steps), float64(l.MaxSteps)},
+		{maxDuration, seconds(o.worked(t)), float64(l.MaxDurationSeconds)},
+	} {
+		if c.max > 0 && c.value >= c.max {
+			return &Reached{c.limit, c.value, c.max}
+		}
+	}
+	return nil
+}
+
+// totals gives those of the newest page.
+func (o *Owner) totals() Totals {
+	o.appender <- struct{}{}
+	defer func() { <-o.appender }()
+	return o.newest.Totals
+}
+
+// worked is how long the run has been under way, without what it waited for people.
+func (o *Owner) worked(t Totals) time.Duration {
+	o.item.Lock()
+	defer o.item.Unlock()
+	return o.s.now().Sub(o.run.StartedAt) - time.Duration(t.WaitedMS)*time.Millisecond
+}
+
+// inTime ends a context when the run's time is up, with a *Reached as its cause.
+func (o *Owner) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	l := float64(o.req.Limits.MaxDurationSeconds)
+	if l == 0 {
+		return ctx, func() {}
+	}
+	left := time.Duration(l)*time.Second - o.worked(o.totals())
+	return context.WithTimeoutCause(ctx, left, &Reached{maxDuration, l, l})
+}
+
+// outOfTime gives the *Reached that ended a context of inTime, if one did.
+func outOfTime(ctx context.Context) error {
+	var r *Reached
+	if ctx.Err() != nil && errors.As(context.Cause(ctx), &r) {
+		return r
+	}
+	return nil
+}
+
+// MayPay refuses a model that has no price in a run whose cost is limited, as fault.Invalid: a limit that cannot be
+// counted would bind nobody.
+func (b *Branch) MayPay(model string) error {
+	if b.o.req.Limits.MaxCostUSD == 0 {
+		return nil
+	}
+	if _, ok := b.o.req.Prices.Of(model); ok {
+		return nil
+	}
+	return fault.New(fault.Invalid, "the run has a limit of cost (%s), and the model %s has no price; give it one with PATCH /v1/deployments/{id} {\"prices\": …}, or leave the limit out.", maxCost, model)
+}
