@@ -50,7 +50,21 @@ func (s *Service) ClaimAlone(ctx context.Context, runID string) (*Owner, error) 
 	return s.claimIf(ctx, runID, true)
 }
 
+// claimIf claims a run. A claim that is lost to somebody who wants less than the run (the sweeper, who moves `due`, or an
+// answer) is tried again: its message may be the only one that there is.
 func (s *Service) claimIf(ctx context.Context, runID string, alone bool) (*Owner, error) {
+	for again := false; ; again = true {
+		o, err := s.tryClaim(ctx, runID, alone)
+		switch {
+		case again && errors.Is(err, ErrHeld):
+			return nil, ErrLost
+		case !errors.Is(err, ErrLost):
+			return o, err
+		}
+	}
+}
+
+func (s *Service) tryClaim(ctx context.Context, runID string, alone bool) (*Owner, error) {
 	r, q, err := s.Whole(ctx, runID)
 	if err != nil {
 		return nil, err

@@ -547,3 +547,42 @@ func TestWhole_is_the_run_and_what_was_asked_for(t *testing.T) {
 		t.Errorf("unexpected request (-got +want):\n%s", diff)
 	}
 }
+
+// meddler lets something happen right before the run item is written the next time.
+type meddler struct {
+	record.Store
+	before func()
+}
+
+func (m *meddler) Put(ctx context.Context, r record.Record) (int64, error) {
+	if before := m.before; before != nil && r.Sort == "RUN" {
+		m.before = nil
+		before()
+	}
+	return m.Store.Put(ctx, r)
+}
+
+// A process that started again looked after what is due at the moment when it took its messages up. The sweeper moved
+// `due`, the claims of both messages were lost to it, and nobody came back for the run for a minute.
+func TestAClaimIsNotLostToTheSweeper(t *testing.T) {
+	s := newStage(t)
+	r := s.start(s.request())
+	s.clock = s.clock.Add(20 * time.Second)
+	s.Store = &meddler{Store: s.Store, before: func() {
+		if finding, err := s.Wake(t.Context(), r.ID); err != nil || finding == "" {
+			t.Errorf("the sweeper found %q, %v", finding, err)
+		}
+	}}
+	if o, err := s.Claim(t.Context(), r.ID); err != nil || o.Run().Epoch != 1 {
+		t.Errorf("the claim gave %v", err)
+	}
+}
+
+func TestAClaimIsLostToAnotherOwner(t *testing.T) {
+	s := newStage(t)
+	r := s.start(s.request())
+	s.Store = &meddler{Store: s.Store, before: func() { s.claim(r.ID) }}
+	if _, err := s.Claim(t.Context(), r.ID); !errors.Is(err, run.ErrLost) {
+		t.Errorf("the claim gave %v, want %v", err, run.ErrLost)
+	}
+}
