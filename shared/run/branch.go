@@ -207,35 +207,6 @@ func (b *Branch) close(st Step, attempt int) {
 	}
 }
 
-// Ask opens a question to a person, once, and gives the answer when there is one. Without an answer it fails with
-// ErrWaiting, which ends the branch until somebody answers. open emits the events of the question.
-func (b *Branch) Ask(ctx context.Context, key string, open func(e *Emitter)) (json.RawMessage, error) {
-	if p := b.o.recorded(key); p != nil {
-		b.passed(key, p)
-		return p.Result, nil
-	}
-	if err := b.o.mayGoOn(ctx); err != nil {
-		return nil, err
-	}
-	if b.o.asked(key) {
-		b.pending = pending{}
-	} else {
-		open(&Emitter{b: b, segment: key + "#asked"})
-		if err := b.put(&Page{Kind: QuestionPage, Key: key}, ""); err != nil {
-			return nil, err
-		}
-	}
-	answer, ok := b.o.answer(key)
-	if !ok {
-		return nil, ErrWaiting
-	}
-	p := &Page{Kind: StepPage, Key: key, Result: answer}
-	if err := b.put(p, key); err != nil {
-		return nil, err
-	}
-	return answer, nil
-}
-
 // put puts a page with everything that waits. passing is the boundary that the branch has passed then, "" for none.
 func (b *Branch) put(p *Page, passing string) error {
 	p.Branch = b.name

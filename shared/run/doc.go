@@ -7,7 +7,7 @@
 //	           answer │  │ stop       wait │ └─┘ yield            ▲
 //	                  │  └─────────────────┼──────────────────────┤ stop
 //	                  └──── waiting ◀──────┘                      │
-//	                           └──────────────────────────────────┘
+//	                           └──────────────────────────────────┘ or timeout
 //
 // The journal is a list of pages; a page is put once, on condition that its number is free, and never changed. It is
 // checkpoint, event log and the source of every webhook at once. These rules keep one writer in it, whatever dies, stalls
@@ -28,6 +28,8 @@
 //	RUN#<id>               an event told from outside, until a page has it
 //	REQUEST                what the kickoff asked for (blob)
 //	P#<seq>                a page (blob)
+//	A#<name>               a reply to a question, until and after the journal has it (blob)
+//	Q#<question>           an open question (list "approvals/<deployment>", by id)
 //	B#…                    parts of blobs
 //	D#<seq>#<target>#…     deliveries, kept by package webhook
 //

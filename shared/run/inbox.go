@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,25 +27,46 @@ func (s *Service) SendDeliveries(ctx context.Context, runID string, p Page) erro
 	return s.Deliveries.Send(ctx, messages...)
 }
 
-// Stop ends a run that somebody wants stopped. A queued or waiting run ends at once; a running one is told, and ends as
-// soon as its owner hears of it. It gives the run as it is then. A run that is over is fault.Conflict, unless it was
-// stopped before.
+// How long Stop waits for the owner of a run to end it, which takes a look into its inbox and a page, and how often it looks.
+const (
+	stopWait = 6 * time.Second
+	stopPoll = 250 * time.Millisecond
+)
+
+// Stop ends a run that somebody wants stopped. A run that nobody holds ends at once; an owner is told, and Stop waits a
+// little for it, because the run may be at its end already. It gives the run as it is then: should it still be running,
+// it will end as soon as its owner hears of it. A run that is over is fault.Conflict, unless it was stopped before.
 func (s *Service) Stop(ctx context.Context, runID string) (Run, error) {
-	for {
+	for until := s.now().Add(stopWait); ; {
 		r, q, err := s.Whole(ctx, runID)
 		if err != nil {
 			return Run{}, err
 		}
+		held := r.Nonce != "" && s.now().Before(r.Lease)
+		if held && r.Cancel && !s.now().Before(until) {
+			newest, err := s.Newest(ctx, runID)
+			if err != nil && !fault.Is(err, fault.NotFound) {
+				return Run{}, err
+			}
+			r.State = r.StateAt(newest)
+			held = !r.State.Ended()
+			if held {
+				return r, nil
+			}
+		}
 		switch {
-		case r.State == Canceled || r.State == Running && r.Cancel:
+		case r.State == Canceled:
 			return r, nil
 		case r.State.Ended():
 			return r, fault.New(fault.Conflict, "The run is over: it %s.", strings.ReplaceAll(string(r.State), "_", " "))
-		case r.State == Running && r.Nonce != "":
+		case held && r.Cancel:
+			err = s.pause(ctx, stopPoll)
+		case held:
 			r.Cancel = true
 			err = s.put(ctx, &r)
 		default:
-			err = s.stopIdle(ctx, r, q)
+			r.Cancel = true // should this process die on the way, whoever takes over does the same
+			err = s.endIdle(ctx, r, q, Outcome{State: Canceled, Error: Stopped})
 		}
 		if err != nil && !fault.Is(err, fault.Conflict) && !over(err) {
 			return Run{}, err
@@ -57,64 +77,17 @@ func (s *Service) Stop(ctx context.Context, runID string) (Run, error) {
 // over says whether a claim was lost to somebody, which is a reason to look again.
 func over(err error) bool { return err == ErrLost || err == ErrHeld || err == ErrNothing }
 
-// stopIdle ends a run that nobody holds: it claims it like a runner (a waiting one by way of queued) and puts the end
-// page. Should it die on the way, the flag makes whoever takes over do the same.
-func (s *Service) stopIdle(ctx context.Context, r Run, q Request) error {
-	r.Cancel = true
-	o, err := s.claim(ctx, r, q, false)
+// endIdle ends a run that nobody holds: it claims it like a runner (a waiting one by way of queued) and puts the end page.
+func (s *Service) endIdle(ctx context.Context, r Run, q Request, out Outcome) error {
+	o, err := s.claim(ctx, r, q, true) // nothing is executed, so it may be beside others
 	if err != nil {
 		return err
 	}
-	return o.Fail(Outcome{State: Canceled, Error: Stopped})
+	return o.Fail(out)
 }
 
 // Stopped is the sentence of a run that was stopped.
 const Stopped = "The run was stopped on request."
-
-// Answer answers an open question. The same request may come twice; another answer to an answered question is
-// fault.Conflict, a question that is not open fault.Invalid.
-func (s *Service) Answer(ctx context.Context, runID, question string, a Answer) error {
-	for {
-		r, err := s.Get(ctx, runID)
-		if err != nil {
-			return err
-		}
-		if before, ok := r.Answers[question]; ok {
-			if before.Request == a.Request {
-				return nil
-			}
-			return fault.New(fault.Conflict, "This question has another answer already.")
-		}
-		newest, err := s.Newest(ctx, runID)
-		if err != nil && !fault.Is(err, fault.NotFound) {
-			return err
-		}
-		if r.State.Ended() || !slices.Contains(newest.Open, question) {
-			return fault.New(fault.Invalid, "The run does not wait for an answer to this question.")
-		}
-		answers := map[string]Answer{question: a}
-		for k, v := range r.Answers {
-			answers[k] = v
-		}
-		r.Answers = answers
-		wake := r.State == Waiting
-		if wake {
-			r.State, r.Due = Queued, s.now().UTC()
-		}
-		err = s.put(ctx, &r)
-		if fault.Is(err, fault.Conflict) {
-			continue
-		}
-		if err == nil && wake {
-			err = s.Runs.Send(ctx, RunMessage{runID}.Message())
-			if err != nil {
-				s.log().Error("a run was answered, but its message was not sent; the sweeper will send it", "run", runID, "error", err)
-			}
-			return nil
-		}
-		return err
-	}
-}
 
 // told is an event from outside on its way into the journal.
 type told struct {

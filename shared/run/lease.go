@@ -295,7 +295,7 @@ func (o *Owner) Release(at time.Time) error {
 	})
 }
 
-// Wait moves the run to waiting: nobody holds it until a question is answered. waits is false when an answer or a wish to
+// Wait moves the run to waiting: nobody holds it until a question is answered or has stood for too long. waits is false when an answer or a wish to
 // stop has arrived in the meantime; then the run must go on.
 func (o *Owner) Wait() (waits bool, err error) {
 	errAnswered := errors.New("answered")
@@ -304,12 +304,13 @@ func (o *Owner) Wait() (waits bool, err error) {
 			return errAnswered
 		}
 		for _, q := range o.newest.Open {
-			if _, ok := r.Answers[q]; ok {
+			if _, ok := r.Answers[q.ID]; ok {
 				return errAnswered
 			}
 		}
-		r.State, r.Nonce, r.Lease, r.Due, r.TakeOvers = Waiting, "", time.Time{}, time.Time{}, 0
-		r.WaitsAfter = o.newest.Seq
+		// All answers so far are in the journal.
+		r.State, r.Nonce, r.Lease, r.TakeOvers, r.Answers = Waiting, "", time.Time{}, 0, nil
+		r.Due, r.WaitsAfter = earliest(o.newest.Open).Expires, o.newest.Seq
 		return nil
 	})
 	if errors.Is(err, errAnswered) {
@@ -324,7 +325,11 @@ func (o *Owner) Wait() (waits bool, err error) {
 // End puts the end page with what waits in the branch, sends its deliveries, and settles the run item. Nothing can be put
 // after it. What was told from outside until now goes before it. Keep must have returned, as for Release and Wait.
 func (o *Owner) End(out Outcome, b *Branch) error {
-	if err := o.readInbox(o.ctx); err != nil && !errors.Is(err, ErrCanceled) {
+	err := o.readInbox(o.ctx)
+	if errors.Is(err, ErrCanceled) && out.State != Canceled {
+		return o.Fail(Outcome{State: Canceled, Error: Stopped}) // whoever stopped it may have been told so
+	}
+	if err != nil && !errors.Is(err, ErrCanceled) {
 		return err
 	}
 	if err := o.append(&Page{Kind: EndPage, Branch: b.name, Outcome: &out}, b.pending); err != nil {
@@ -366,6 +371,9 @@ func (o *Owner) settle() error {
 	})
 	if err != nil {
 		return fmt.Errorf("settle run %s: %w", o.id, err)
+	}
+	for _, q := range o.newest.Open {
+		o.unlist(q.ID)
 	}
 	o.stop(context.Canceled)
 	return nil

@@ -223,12 +223,12 @@ func (o *Owner) compose(p *Page, w pending) {
 	}
 	switch p.Kind {
 	case QuestionPage:
-		p.Open = append(slices.Clone(p.Open), p.Key)
+		p.Open = append(slices.Clone(p.Open), Open{
+			ID: p.Asked.ID, Key: p.Key, TaskID: p.Asked.Task.TaskID, Page: p.Seq, Expires: p.Asked.Expires, Default: p.Asked.Default,
+		})
 	case StepPage:
 		t.Steps++
-		if slices.Contains(p.Open, p.Key) {
-			p.Open = slices.DeleteFunc(slices.Clone(p.Open), func(k string) bool { return k == p.Key })
-		}
+		p.Open = slices.DeleteFunc(slices.Clone(p.Open), func(q Open) bool { return q.Key == p.Key })
 	case FencePage:
 		if o.run.WaitsAfter == last.Seq && last.Seq > 0 {
 			t.WaitedMS += p.At.Sub(last.At).Milliseconds()
@@ -369,19 +369,6 @@ func (o *Owner) triedBefore(key string) tried {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.tried[key]
-}
-
-func (o *Owner) asked(key string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.open[key]
-}
-
-func (o *Owner) answer(key string) (json.RawMessage, bool) {
-	o.item.Lock()
-	defer o.item.Unlock()
-	a, ok := o.run.Answers[key]
-	return a.Value, ok
 }
 
 // watched says whether somebody watches the run live.

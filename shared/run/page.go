@@ -55,8 +55,9 @@ type Page struct {
 	// Totals and Progress are running values: those of the newest page are the run's.
 	Totals   Totals   `json:"totals"`
 	Progress Progress `json:"progress"`
-	// Open holds the keys of the questions that have no answer in the journal.
-	Open []string `json:"open,omitempty"`
+	// Asked is the question of a question page; Open holds those that have no answer in the journal.
+	Asked *Asked `json:"asked,omitempty"`
+	Open  []Open `json:"open,omitempty"`
 
 	// Outcome is set on the end page only.
 	Outcome *Outcome `json:"outcome,omitempty"`

@@ -35,7 +35,11 @@ func (s *Service) Whole(ctx context.Context, runID string) (r Run, q Request, er
 	if len(recs) != 2 || recs[0].Key != requestKey(runID) {
 		return Run{}, Request{}, fmt.Errorf("run %s has no request", runID)
 	}
-	q, err = s.request(ctx, runID, recs[0])
+	if q, err = s.request(ctx, runID, recs[0]); err != nil || r.Targets == "" {
+		return r, q, err
+	}
+	k, err := s.reply(ctx, runID, r.Targets)
+	q.Targets = k.Targets
 	return r, q, err
 }
 
@@ -191,12 +195,9 @@ type ListRequest struct {
 
 // List lists runs of some deployments by the time they were made, newest first. next is "" at the end.
 func (s *Service) List(ctx context.Context, q ListRequest) (runs []Run, next string, err error) {
-	if q.Limit == 0 {
-		q.Limit = 20
-	}
-	q.Limit = min(max(q.Limit, 1), 100)
+	q.Limit = q.limit()
 	for before := q.Cursor; ; {
-		ids, err := s.listed(ctx, q.DeploymentIDs, before, q.Limit)
+		ids, err := s.listed(ctx, list, q.DeploymentIDs, before, q.Limit)
 		if err != nil {
 			return nil, "", err
 		}
@@ -222,12 +223,19 @@ func (s *Service) List(ctx context.Context, q ListRequest) (runs []Run, next str
 	}
 }
 
-// listed finds the next run ids below one, over all deployments: a full page of them unless the lists end.
-func (s *Service) listed(ctx context.Context, deployments []string, before string, limit int) (ids []string, err error) {
+func (q ListRequest) limit() int {
+	if q.Limit == 0 {
+		return 20
+	}
+	return min(max(q.Limit, 1), 100)
+}
+
+// listed finds the next entries below one, over the lists of all deployments: a full page of them unless the lists end.
+func (s *Service) listed(ctx context.Context, list func(string) string, deployments []string, before string, limit int) (ids []string, err error) {
 	for _, d := range deployments {
 		found, err := s.Store.List(ctx, list(d), before, limit)
 		if err != nil {
-			return nil, fmt.Errorf("list the runs of deployment %s: %w", d, err)
+			return nil, fmt.Errorf("read a list of deployment %s: %w", d, err)
 		}
 		for _, rec := range found {
 			ids = append(ids, rec.Order)

@@ -41,10 +41,12 @@ type Run struct {
 	// Gates are the lists where the run needs a slot: "d" for its deployment's, "w" for its workspace's.
 	Gates string `json:"gates,omitempty"`
 
-	// The inbox: a wish to stop, answers by the key of their question, and until when somebody watches live.
+	// The inbox: a wish to stop, answers by the id of their question, and until when somebody watches live.
 	Cancel       bool              `json:"cancel,omitempty"`
 	Answers      map[string]Answer `json:"answers,omitempty"`
 	WatchedUntil time.Time         `json:"watched_until,omitzero"`
+	// Targets names the reply that came with other targets than the kickoff's, "" for none.
+	Targets string `json:"targets,omitempty"`
 
 	// Told says that every delivery of the end page has its record.
 	Told bool `json:"told,omitempty"`
@@ -58,15 +60,14 @@ type Run struct {
 	rev int64
 }
 
-// Answer is what a person said to a question, kept until the run ends.
+// Answer says that a question was answered, until the journal does. What was said may be long, so it has a record of its
+// own, which Record names; Digest tells a repetition from another answer.
 type Answer struct {
-	// Request identifies the sender's request, so that its repetition is told "accepted" again.
-	Request string          `json:"request"`
-	Value   json.RawMessage `json:"value"`
-	At      time.Time       `json:"at"`
+	Digest string `json:"digest"`
+	Record string `json:"record"`
 }
 
-// Request is what the kickoff asked for: written once, before the run item, and never changed.
+// Request is what the kickoff asked for: written once, before the run item. Only its targets may change later, with a reply.
 type Request struct {
 	Inputs map[string]any  `json:"inputs"`
 	Meta   json.RawMessage `json:"meta,omitempty"`
@@ -88,11 +89,23 @@ type Kind string
 
 // The kinds of targets given at kickoff.
 const (
-	StepTarget   Kind = "step"   // every model answer and tool result
-	TaskTarget   Kind = "task"   // every finished task
-	CrewTarget   Kind = "crew"   // the end of the run
-	StreamTarget Kind = "stream" // the events it asked for
+	StepTarget   Kind = "step"        // every model answer and tool result
+	TaskTarget   Kind = "task"        // every finished task
+	CrewTarget   Kind = "crew"        // the end of the run
+	StreamTarget Kind = "stream"      // the events it asked for
+	HumanTarget  Kind = "human_input" // every question to a person
 )
+
+// StateAt gives the state of the run as its newest page shows it: nobody who was told of a page finds an older state.
+func (r Run) StateAt(newest Page) State {
+	switch {
+	case newest.Outcome != nil:
+		return newest.Outcome.State
+	case r.State == Running && newest.Kind == QuestionPage && len(r.Answers) == 0:
+		return Waiting
+	}
+	return r.State
+}
 
 // Target is where events of a run go. A target belongs to one run.
 type Target struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,20 +125,13 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 
 // keepRequest writes what was asked for, before the run item that makes it count.
 func (s *Service) keepRequest(ctx context.Context, r Run, q StartRequest) error {
-	req := Request{
-		Inputs: q.Inputs, Meta: q.Meta, Targets: append([]Target(nil), q.Targets...),
-		Limits: q.Deployment.Limits.Tighter(q.Limits), Asked: q.Limits, Prices: q.Deployment.Prices, Of: q.Of, Kept: q.Kept,
+	targets, err := s.sealed(ctx, r, q.Targets)
+	if err != nil {
+		return err
 	}
-	for i := range req.Targets {
-		t := &req.Targets[i]
-		if t.Authorization == "" {
-			continue
-		}
-		sealed, err := s.Seal(ctx, r.WorkspaceID, r.ID, "target/"+t.ID, t.Authorization)
-		if err != nil {
-			return fmt.Errorf("seal the authorization of target %s: %w", t.ID, err)
-		}
-		t.Authorization = sealed
+	req := Request{
+		Inputs: q.Inputs, Meta: q.Meta, Targets: targets,
+		Limits: q.Deployment.Limits.Tighter(q.Limits), Asked: q.Limits, Prices: q.Deployment.Prices, Of: q.Of, Kept: q.Kept,
 	}
 	body, err := json.Marshal(req)
 	if err != nil {
@@ -149,6 +143,22 @@ func (s *Service) keepRequest(ctx context.Context, r Run, q StartRequest) error 
 		return fmt.Errorf("put the request of run %s: %w", r.ID, err)
 	}
 	return nil
+}
+
+// sealed gives a copy of targets whose Authorization is sealed.
+func (s *Service) sealed(ctx context.Context, r Run, targets []Target) ([]Target, error) {
+	targets = slices.Clone(targets)
+	for i := range targets {
+		t := &targets[i]
+		if t.Authorization == "" {
+			continue
+		}
+		var err error
+		if t.Authorization, err = s.Seal(ctx, r.WorkspaceID, r.ID, "target/"+t.ID, t.Authorization); err != nil {
+			return nil, fmt.Errorf("seal the authorization of target %s: %w", t.ID, err)
+		}
+	}
+	return targets, nil
 }
 
 // reservation is what an idempotency key stands for.

@@ -15,6 +15,8 @@ func Wants(t Target, p Page) bool {
 		return len(p.Tasks) > 0
 	case CrewTarget:
 		return p.Kind == EndPage
+	case HumanTarget:
+		return p.Kind == QuestionPage
 	case StreamTarget:
 		return slices.ContainsFunc(p.Events, func(e events.Event) bool { return t.Asks(e.Type) })
 	}
@@ -24,6 +26,24 @@ func Wants(t Target, p Page) bool {
 // Asks says whether a stream asked for events of this type.
 func (t Target) Asks(eventType string) bool {
 	return t.Kind == StreamTarget && (slices.Contains(t.Events, eventType) || slices.Contains(t.Events, "*"))
+}
+
+// replaced gives targets with some of them replaced by those of the same id, and new ones added. A target that keeps its
+// URL keeps its Authorization, unless it is given another.
+func replaced(targets, by []Target) []Target {
+	all := slices.Clone(targets)
+	for _, t := range by {
+		at := slices.IndexFunc(all, func(o Target) bool { return o.ID == t.ID })
+		if at < 0 {
+			all = append(all, t)
+			continue
+		}
+		if t.Authorization == "" && t.URL == all[at].URL {
+			t.Authorization = all[at].Authorization
+		}
+		all[at] = t
+	}
+	return all
 }
 
 // tell gives the ids of the targets that a page has something for.

@@ -12,10 +12,11 @@ import (
 // wakeAgain is how long what was woken has until it is looked at again.
 const wakeAgain = time.Minute
 
-// Wake looks after a run that is due. It sends what the run needs and moves `due` forward, on condition that nobody
+// Wake looks after a run that is due. A question that stood for too long is answered by its default, or ends the run. For
+// everything else it sends what the run needs and moves `due` forward, on condition that nobody
 // did anything to the run in between. finding says what was the matter, "" when nothing was: the index was stale.
 func (s *Service) Wake(ctx context.Context, runID string) (finding string, err error) {
-	r, err := s.Get(ctx, runID)
+	r, q, err := s.Whole(ctx, runID)
 	if fault.Is(err, fault.NotFound) {
 		return "", nil
 	}
@@ -44,6 +45,8 @@ func (s *Service) Wake(ctx context.Context, runID string) (finding string, err e
 		}
 	}
 	switch {
+	case r.State == Waiting:
+		return s.expire(ctx, r, q)
 	case r.State.Ended():
 		finding = "deliveries without a record"
 		p, err := s.Newest(ctx, runID)

@@ -36,14 +36,17 @@ type world struct {
 	rarity int // one of so many calls fails, while some are left: often early in the run, or now and then all along it
 	log    []string
 
-	mu       sync.Mutex
-	waiting  []*turn
-	runs     []message
-	sent     map[string]int // "seq/target"
-	calls    map[string]int // completed model calls, by key
-	repeated int            // model calls of an owner although the result was recorded
-	zombies  int            // the same by somebody who had lost the run
-	actors   int
+	mu      sync.Mutex
+	waiting []*turn
+	runs    []message
+	sent    map[string]int // "seq/target"
+	calls   map[string]int // completed model calls, by key
+	// The question stands for patience, and otherwise is its answer then.
+	patience  time.Duration
+	otherwise string
+	repeated  int // model calls of an owner although the result was recorded
+	zombies   int // the same by somebody who had lost the run
+	actors    int
 }
 
 type turn struct {
@@ -360,7 +363,11 @@ func (w *world) program(a *actor, real record.Store, o *run.Owner, b *run.Branch
 				return
 			}
 			if name == "right" {
-				_, both[i] = child.Ask(ctx, "right/q", func(e *run.Emitter) { e.Emit(say("asked"), run.Scope{}) })
+				_, both[i] = child.Ask(ctx, run.Asking{
+					Key: "right/q", Timeout: w.patience, Default: w.otherwise,
+					Opened: func(e *run.Emitter, _ string) { e.Emit(say("asked"), run.Scope{}) },
+					Closed: func(e *run.Emitter, _ string, _ run.Reply) { e.Emit(say("answered"), run.Scope{}) },
+				})
 				if both[i] != nil {
 					return
 				}
@@ -557,6 +564,10 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 		w.faults = w.rnd.IntN(8)
 		w.rarity = []int{12, 40, 100}[w.rnd.IntN(3)]
 		budget := w.faults
+		if w.rnd.IntN(3) == 0 {
+			w.patience = time.Duration(1+w.rnd.IntN(10)) * time.Minute
+			w.otherwise = []string{"", run.Approve, run.Reject}[w.rnd.IntN(3)]
+		}
 		defer func() {
 			if t.Failed() {
 				t.Logf("%d actors, %d messages, waiting %d; seed %d:\n%s", w.actors, len(w.runs), len(w.waiting), seed, strings.Join(w.log, "\n"))
@@ -606,13 +617,13 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 				stop()
 			case draw < 8 && !silent && !(answered && random):
 				w.start("answer", func(a *actor) {
-					err := a.service(real).Answer(a.ctx, r.ID, "right/q", run.Answer{Request: "one", Value: json.RawMessage(`"yes"`)})
+					err := a.service(real).Answer(a.ctx, run.QuestionID(r.ID, "right/q"), run.Reply{Approve: true})
 					if err == nil {
 						w.mu.Lock()
 						answered = true
 						w.mu.Unlock()
 					}
-					if err != nil && fault.Is(err, fault.Conflict) {
+					if fault.Is(err, fault.Conflict) && w.otherwise != run.Reject {
 						t.Errorf("the same answer again: %v", err)
 					}
 				})
@@ -627,7 +638,7 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 			if !w.step(random) && !random {
 				var item run.Run
 				e.do(func() { item, _ = (&run.Service{Store: real}).Get(context.Background(), r.ID) })
-				if silent && !stopped && w.actors == 0 {
+				if silent && !stopped && !item.State.Ended() && w.actors == 0 {
 					stop()
 				}
 				if item.State.Ended() && w.actors == 0 {
