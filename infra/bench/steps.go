@@ -10,6 +10,7 @@ import (
 
 	"muster/shared/app"
 	"muster/shared/engine/llm"
+	"muster/shared/engine/llm/openai"
 	"muster/shared/guard"
 	"muster/shared/id"
 	"muster/shared/run"
@@ -39,8 +40,8 @@ func (b *bench) steps(ctx context.Context) error {
 	runs := db.Queue("runs", sqlite.QueueOptions{})
 	a := app.New(app.Backends{
 		Records: db.Records(), Runs: runs, Deliveries: db.Queue("deliveries", sqlite.QueueOptions{}), Sealer: sealer,
-		Guard: guard.Options{AllowLoopback: true},
-		Models: llm.Settings{
+		Guard:  guard.Options{AllowLoopback: true},
+		OpenAI: openai.New, Models: llm.Settings{
 			Default: "openai/gpt-4.1-mini", Providers: map[string]llm.Access{"openai": {BaseURL: model, APIKey: "bench"}},
 		},
 	})
