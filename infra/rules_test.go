@@ -95,6 +95,7 @@ var rows = []row{
 
 	{"infra/runtimeapi", harness, nil, "the Lambda Runtime API, for bootstraps under test"},
 	{"shared/emulator", harness, nil, "servers that stand in for AWS"},
+	{"shared/run/runtest", harness, nil, "what every journal keeps"},
 	{"shared/engine/llm/scripted", harness, nil, "a model server that says what it is told to"},
 	{"shared/guard/guardtest", harness, nil, "a network to be guarded against"},
 	{"shared/mean", harness, nil, "a wrapper that is as mean as AWS may be"},
@@ -130,6 +131,7 @@ var libraries = []library{
 	{"github.com/standard-webhooks/standard-webhooks", nil, true, "the verifier that receivers use"},
 	{"github.com/tailscale/hujson", []string{"shared/crew"}, false, "definitions in JSON with comments"},
 	{"golang.org/x/net", []string{"shared/engine/tool", "shared/guard"}, true, "HTML, host names, and DNS messages in tests"},
+	{"golang.org/x/sync", []string{"shared/runner"}, false, "a semaphore that lets one in alone, in its turn (BSD)"},
 	{"golang.org/x/text", []string{"shared/engine/tool"}, false, "names of tools in one normal form"},
 	{"modernc.org/sqlite", []string{"shared/sqlite"}, false, "SQLite without cgo"},
 	{"pgregory.net/rapid", []string{"shared/storetest"}, true, "properties"},

@@ -32,7 +32,7 @@ func onSQLite(t *testing.T, now func() time.Time) backend {
 func TestNoFaultBreaksARun(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, onSQLite)
-	sample, pairs := 60, 20
+	sample, pairs := 40, 15
 	if *soak {
 		sample, pairs = 0, 400
 	}

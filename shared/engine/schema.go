@@ -28,7 +28,7 @@ func compileSchema(text json.RawMessage) (*jsonschema.Schema, error) {
 	}
 	c := jsonschema.NewCompiler()
 	c.UseLoader(noLoader{})
-	const name = "schema.json"
+	const name = "urn:schema" // a relative name would be taken for a file in the working directory, which may be gone
 	if err := c.AddResource(name, doc); err != nil {
 		return nil, err
 	}
