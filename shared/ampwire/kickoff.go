@@ -2,6 +2,7 @@ package ampwire
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -10,8 +11,10 @@ import (
 	"slices"
 	"strings"
 
+	"muster/shared/crew"
 	"muster/shared/fault"
 	"muster/shared/httpapi"
+	"muster/shared/id"
 	"muster/shared/run"
 	"muster/shared/workspace"
 )
@@ -45,11 +48,18 @@ func (w *Wire) kickoff(rw http.ResponseWriter, r *http.Request, c workspace.Call
 	if err != nil {
 		return err
 	}
+	restored, err := w.restore(r.Context(), d, &k)
+	if err != nil {
+		return err
+	}
 	digest := sha256.Sum256(body)
 	started, err := w.Runs.Start(r.Context(), run.StartRequest{
-		Deployment: d, Inputs: k.inputs, Meta: k.meta, Targets: k.targets,
+		Deployment: d, Inputs: k.inputs, Meta: k.meta, Targets: k.targets, Limits: k.limits, Of: restored.Of, Kept: restored.Kept,
 		IdempotencyKey: key, BodyDigest: hex.EncodeToString(digest[:]),
 	})
+	if l := started.Rate; l != nil {
+		httpapi.Rate(rw, l.Limit, l.Remaining, l.Reset)
+	}
 	if err != nil {
 		return err
 	}
@@ -62,6 +72,8 @@ type kickoff struct {
 	inputs   map[string]any
 	meta     json.RawMessage
 	targets  []run.Target
+	limits   crew.Limits
+	restore  string
 	warnings []string
 }
 
@@ -71,7 +83,7 @@ var urlField = map[run.Kind]string{
 }
 
 // notBuilt are the fields of the wire that are accepted and have no effect yet.
-var notBuilt = []string{"humanInputWebhook", "humanInputWebhookUrl", "restoreFromStateId", "trainingFilename", "generateArtifact", "conformInputs"}
+var notBuilt = []string{"humanInputWebhook", "humanInputWebhookUrl", "trainingFilename", "generateArtifact", "conformInputs"}
 
 // readKickoff reads the fields of a kickoff. An empty string is as good as no field: clients made from the dashboard send one
 // for everything unused.
@@ -102,8 +114,40 @@ func readKickoff(o httpapi.Object) (kickoff, error) {
 			k.targets = append(k.targets, *stream)
 		}
 	}
+	if o.Has("limits") {
+		if k.limits, err = crew.ParseLimits(o["limits"]); err != nil {
+			return k, err
+		}
+	}
+	if k.restore, err = o.String("restoreFromStateId"); err != nil {
+		return k, err
+	}
 	k.warnings = ignored(o)
 	return k, nil
+}
+
+// restore finds what the run takes over from the one that restoreFromStateId names, whose inputs it has unless it is given
+// others. Where there is nothing to take over the run begins as any other, with a warning.
+func (w *Wire) restore(ctx context.Context, d crew.Deployment, k *kickoff) (run.Restored, error) {
+	if k.restore == "" {
+		return run.Restored{}, nil
+	}
+	runID, ok := id.Parse("run", k.restore)
+	if !ok {
+		k.warnings = append(k.warnings, "restoreFromStateId is no kickoff id; the run begins at the beginning")
+		return run.Restored{}, nil
+	}
+	restored, why, err := w.Runs.Restore(ctx, d, runID, k.inputs)
+	if err != nil {
+		return run.Restored{}, err
+	}
+	if restored.Inputs != nil {
+		k.inputs = restored.Inputs
+	}
+	if why != "" {
+		k.warnings = append(k.warnings, "restoreFromStateId: "+why+"; the run begins at the beginning")
+	}
+	return restored, nil
 }
 
 // webhookURL finds one of the three URLs at the top level, or inside the inputs, where the original's guide lists them. It is
@@ -200,7 +244,7 @@ func ignored(o httpapi.Object) (warnings []string) {
 }
 
 // known are all fields of the wire.
-var known = slices.Concat(notBuilt, []string{"inputs", "meta", "webhooks", "stepWebhookUrl", "taskWebhookUrl", "crewWebhookUrl"})
+var known = slices.Concat(notBuilt, []string{"inputs", "meta", "limits", "restoreFromStateId", "webhooks", "stepWebhookUrl", "taskWebhookUrl", "crewWebhookUrl"})
 
 // given tells whether a field says anything: it is there, and neither null nor "".
 func given(o httpapi.Object, field string) bool {

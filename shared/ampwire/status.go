@@ -21,7 +21,7 @@ type statusReply struct {
 	Status           *string          `json:"status"`
 	Result           *string          `json:"result"`
 	ResultJSON       json.RawMessage  `json:"result_json"`
-	UsageMetrics     *run.Usage       `json:"usage_metrics"`
+	UsageMetrics     *run.Spent       `json:"usage_metrics"`
 	Progress         *progress        `json:"progress"`
 	LastEvent        *eventSummary    `json:"last_event"`
 	Events           []eventSummary   `json:"events"`
@@ -141,7 +141,8 @@ func (w *Wire) render(r run.Run, p run.Page) statusReply {
 	}
 
 	t := p.Totals
-	reply.UsageMetrics = &t.Usage
+	spent := run.SpentBy(r, p, w.now())
+	reply.UsageMetrics = &spent
 	reply.EventsCount = t.Events
 	if t.ByType != nil {
 		reply.EventsByType = t.ByType

@@ -261,8 +261,9 @@ func TestKickoffUnderstands(t *testing.T) {
 			targets: []run.Target{{ID: "stream", Kind: run.StreamTarget, URL: "https://w.example", Events: []string{"*"}}}},
 		{name: "what is not built yet, and what nobody knows", body: `{"inputs":` + inputs + `,"humanInputWebhook":{},"humanInputWebhookUrl":"https://h.example","restoreFromStateId":"x",
 			"trainingFilename":"x.pkl","generateArtifact":true,"conformInputs":true,"topic":"x\n"}`,
-			warning: "humanInputWebhook is not built yet and was ignored; humanInputWebhookUrl is not built yet and was ignored; restoreFromStateId is not built yet and was ignored; " +
-				"trainingFilename is not built yet and was ignored; generateArtifact is not built yet and was ignored; conformInputs is not built yet and was ignored; unknown field topic was ignored"},
+			warning: "humanInputWebhook is not built yet and was ignored; humanInputWebhookUrl is not built yet and was ignored; " +
+				"trainingFilename is not built yet and was ignored; generateArtifact is not built yet and was ignored; conformInputs is not built yet and was ignored; unknown field topic was ignored; " +
+				"restoreFromStateId is no kickoff id; the run begins at the beginning"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t)
@@ -423,10 +424,19 @@ func TestStatusThroughTheLifeOfARun(t *testing.T) {
 		"state": "RUNNING", "status": "Task is Running", "result": nil, "last_executed_task": nil, "events_count": 2.0,
 		"events_by_type": map[string]any{"my.first": 1.0, "my.second": 1.0},
 		"last_step":      map[string]any{"prompt": "p", "thought": "I need to search", "tool": "search", "tool_input": "cars", "result": "wheels"},
-		"usage_metrics": map[string]any{"total_tokens": 12.0, "prompt_tokens": 10.0, "completion_tokens": 2.0, "successful_requests": 1.0,
-			"cached_prompt_tokens": 0.0, "reasoning_tokens": 0.0, "cache_creation_tokens": 0.0},
 	})
 	reply := b.status(token, "/status/"+kickoff)
+	metrics := reply["usage_metrics"].(map[string]any)
+	for key, value := range map[string]any{"total_tokens": 12.0, "prompt_tokens": 10.0, "completion_tokens": 2.0, "successful_requests": 1.0,
+		"cached_prompt_tokens": 0.0, "reasoning_tokens": 0.0, "cache_creation_tokens": 0.0,
+		"model_calls": 1.0, "tool_calls": 0.0, "steps": 1.0, "cost_usd": nil, "waiting_seconds": 0.0} {
+		if metrics[key] != value {
+			t.Errorf("usage_metrics.%s is %v, want %v", key, metrics[key], value)
+		}
+	}
+	if metrics["wall_seconds"].(float64) <= 0 || metrics["aws_cost_usd_estimate"].(float64) <= 0 {
+		t.Errorf("usage_metrics: %v", metrics)
+	}
 	if last, _ := reply["last_event"].(map[string]any); last["id"] != eventID || last["type"] != "my.second" {
 		t.Errorf("last event: %v, want %s", last, eventID)
 	}

@@ -43,6 +43,8 @@ type Backends struct {
 	// Functions calls the Lambda functions that `lambda` tools name, FunctionNames lists the ones they may.
 	Functions     tool.Invoker
 	FunctionNames []string
+	// Traffic bounds the runs of each workspace.
+	Traffic crew.Traffic
 	// Lease is how long a run's lease holds without being renewed; 0 is the default.
 	Lease time.Duration
 	// Margin is how much of an invocation must be left for a run to begin another step; 0 is the default.
@@ -74,7 +76,8 @@ func New(b Backends) *App {
 	return &App{
 		b: b, client: guard.New(b.Guard), Crews: crews, Tokens: &workspace.Tokens{Records: b.Records, Static: b.Callers},
 		Runs: &run.Service{
-			Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, LeaseTime: b.Lease, Now: b.Now, Log: b.Log,
+			Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, Unseal: b.Sealer.Open,
+			Traffic: b.Traffic, LeaseTime: b.Lease, Now: b.Now, Log: b.Log,
 		},
 	}
 }
@@ -82,7 +85,7 @@ func New(b Backends) *App {
 // HTTP gives the handler of every route of every wire.
 func (a *App) HTTP() http.Handler {
 	amp := &ampwire.Wire{Runs: a.Runs, Crews: a.Crews, CheckURL: a.client.CheckURL, Note: a.modelNote, Now: a.b.Now}
-	deploy := &deploywire.Wire{Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer}
+	deploy := &deploywire.Wire{Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Now: a.b.Now}
 	return httpapi.API{
 		Routes: slices.Concat(amp.Routes(), deploy.Routes()), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
 	}.Handler()

@@ -1,8 +1,12 @@
 package crew
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"unicode/utf8"
 
 	"muster/shared/fault"
@@ -99,9 +103,98 @@ func CheckPrices(t price.Table) error {
 		}
 		for _, usd := range []float64{m.Prompt, m.Cached, m.Completion} {
 			if usd < 0 || usd > 1e6 {
-				return fault.New(fault.Invalid, "%s", fmt.Sprintf("prices: those of %q must be dollars for a million tokens, 0 or more.", shorten(name)))
+				return fault.New(fault.Invalid, "prices: those of %q must be dollars for a million tokens, 0 or more.", shorten(name))
 			}
 		}
 	}
 	return nil
+}
+
+// ParseLimits reads the limits of one kickoff. What it does not know is fault.Invalid: a limit with a slip in its name
+// would bind nobody.
+func ParseLimits(raw json.RawMessage) (l Limits, err error) {
+	if err := strictly(raw, "limits", &l); err != nil {
+		return Limits{}, err
+	}
+	return l, l.Check()
+}
+
+// Bounds are all limits of a deployment, as they are written and shown.
+type Bounds struct {
+	Limits
+	Traffic
+}
+
+// Patch changes the limits and prices of a deployment by what a merge patch says of each; null, or nothing, changes none
+// of them.
+func (d *Deployment) Patch(limits, prices json.RawMessage) error {
+	b := Bounds{d.Limits, d.Traffic}
+	if err := merge(&b, limits, "limits"); err != nil {
+		return err
+	}
+	own := d.Prices
+	if err := merge(&own, prices, "prices"); err != nil {
+		return err
+	}
+	if err := errors.Join(b.Limits.Check(), b.Traffic.Check(), CheckPrices(own)); err != nil {
+		return err
+	}
+	d.Limits, d.Traffic, d.Prices = b.Limits, b.Traffic, own
+	return nil
+}
+
+// merge applies an RFC 7396 merge patch to a value that is a JSON object.
+func merge[T any](v *T, patch json.RawMessage, field string) error {
+	if len(patch) == 0 {
+		return nil
+	}
+	var change map[string]json.RawMessage
+	if json.Unmarshal(patch, &change) != nil {
+		return fault.New(fault.Invalid, "%q must be an object.", field)
+	}
+	whole, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", field, err)
+	}
+	merged := map[string]json.RawMessage{}
+	if err := json.Unmarshal(whole, &merged); err != nil {
+		return fmt.Errorf("decode %s: %w", field, err)
+	}
+	if merged == nil {
+		merged = map[string]json.RawMessage{}
+	}
+	for name, value := range change {
+		if string(value) == "null" {
+			delete(merged, name)
+		} else {
+			merged[name] = value
+		}
+	}
+	if whole, err = json.Marshal(merged); err != nil {
+		return fmt.Errorf("encode %s: %w", field, err)
+	}
+	var changed T
+	if err := strictly(whole, field, &changed); err != nil {
+		return err
+	}
+	*v = changed
+	return nil
+}
+
+// strictly reads JSON into a value that must know every field of it.
+func strictly(raw json.RawMessage, field string, v any) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &wrong) && wrong.Field != "":
+		path := strings.Split(wrong.Field, ".")
+		return fault.New(fault.Invalid, "%s: %q cannot be the %s that was given.", field, path[len(path)-1], wrong.Value)
+	case errors.As(err, &wrong):
+		return fault.New(fault.Invalid, "%q must be an object.", field)
+	}
+	return fault.New(fault.Invalid, "%s: %s.", field, strings.TrimPrefix(err.Error(), "json: "))
 }

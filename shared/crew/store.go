@@ -34,8 +34,8 @@ const tries = 10
 const maxName = 100
 
 // Create makes a deployment whose first version is in both environments. Without a name it has the crew's. seal, when set,
-// makes the sealed webhook secret for the deployment's id.
-func (s *Store) Create(ctx context.Context, workspaceID, name string, files map[string][]byte, seal func(deploymentID string) (string, error)) (Deployment, Version, []Warning, error) {
+// makes the sealed webhook secret for the deployment's id; settings may set limits and prices, or refuse with a fault.
+func (s *Store) Create(ctx context.Context, workspaceID, name string, files map[string][]byte, seal func(deploymentID string) (string, error), settings ...func(*Deployment) error) (Deployment, Version, []Warning, error) {
 	def, warnings, err := s.parse(files)
 	if err != nil {
 		return Deployment{}, Version{}, warnings, err
@@ -47,6 +47,11 @@ func (s *Store) Create(ctx context.Context, workspaceID, name string, files map[
 		return Deployment{}, Version{}, warnings, fault.New(fault.Invalid, "The name of a deployment has at most %d characters, all of them readable.", maxName)
 	}
 	d := Deployment{ID: id.New(), WorkspaceID: workspaceID, Name: name, CreatedAt: s.now()}
+	for _, set := range settings {
+		if err := set(&d); err != nil {
+			return Deployment{}, Version{}, warnings, err
+		}
+	}
 	if seal != nil {
 		if d.WebhookSecret, err = seal(d.ID); err != nil {
 			return Deployment{}, Version{}, warnings, fmt.Errorf("seal the webhook secret of deployment %s: %w", d.ID, err)

@@ -12,6 +12,7 @@ import (
 	"muster/shared/fault"
 	"muster/shared/httpapi"
 	"muster/shared/id"
+	"muster/shared/price"
 	"muster/shared/workspace"
 )
 
@@ -38,6 +39,9 @@ type deploymentReply struct {
 	// Inputs and Agents are those of the version in production.
 	Inputs []string     `json:"inputs"`
 	Agents []agentReply `json:"agents"`
+	// Limits and Prices are absent when there are none.
+	Limits crew.Bounds `json:"limits,omitzero"`
+	Prices price.Table `json:"prices,omitempty"`
 }
 
 type environmentReply struct {
@@ -78,11 +82,11 @@ func (w *Wire) createDeployment(rw http.ResponseWriter, r *http.Request, c works
 			return "", err
 		}
 		return w.Sealer.Seal(ctx, c.WorkspaceID, deploymentID, "webhook_secret", secret)
-	})
+	}, settings(o))
 	if err != nil {
 		return err
 	}
-	warn(rw, o, warnings, "name", "files")
+	warn(rw, o, warnings, "name", "files", "limits", "prices")
 	return httpapi.WriteJSON(rw, http.StatusCreated, createdReply{
 		ID: id.Show("dep", d.ID), Name: d.Name, VersionID: id.Show("ver", v.ID), VersionNumber: v.Number, Token: token, WebhookSecret: secret,
 	})
@@ -177,6 +181,31 @@ func (w *Wire) promote(rw http.ResponseWriter, r *http.Request, c workspace.Call
 	return w.showDeployment(rw, r.Context(), d)
 }
 
+// settings reads what a request says of a deployment's limits and prices.
+func settings(o httpapi.Object) func(*crew.Deployment) error {
+	return func(d *crew.Deployment) error { return d.Patch(o["limits"], o["prices"]) }
+}
+
+// changeDeployment is a merge patch: what it does not name stays.
+func (w *Wire) changeDeployment(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	o, _, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	if err != nil {
+		return err
+	}
+	d, err := w.deployment(r.Context(), r.PathValue("id"), c)
+	if err != nil {
+		return err
+	}
+	if d, err = w.Crews.Change(r.Context(), d.ID, settings(o)); err != nil {
+		return err
+	}
+	if err := w.Runs.Resize(r.Context(), d); err != nil {
+		return err
+	}
+	httpapi.Warn(rw, o.Unknown("limits", "prices"))
+	return w.showDeployment(rw, r.Context(), d)
+}
+
 func (w *Wire) getDeployment(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
 	d, err := w.deployment(r.Context(), r.PathValue("id"), c)
 	if err != nil {
@@ -222,6 +251,7 @@ func (w *Wire) describe(ctx context.Context, d crew.Deployment) (deploymentReply
 	reply := deploymentReply{
 		ID: id.Show("dep", d.ID), Name: d.Name, WorkspaceID: id.Show("ws", d.WorkspaceID), CreatedAt: timestamp(d.CreatedAt),
 		Versions: d.Versions, Environments: map[string]environmentReply{}, Inputs: []string{}, Agents: []agentReply{},
+		Limits: crew.Bounds{Limits: d.Limits, Traffic: d.Traffic}, Prices: d.Prices,
 	}
 	for name, p := range d.Environments {
 		reply.Environments[name] = environmentReply{VersionID: id.Show("ver", p.VersionID), VersionNumber: p.Number}

@@ -46,6 +46,10 @@ func (w *Wire) startRun(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	if err != nil {
 		return err
 	}
+	limits, err := readLimits(o)
+	if err != nil {
+		return err
+	}
 	key := r.Header.Get("Idempotency-Key")
 	if len(key) > maxKey {
 		return fault.New(fault.Invalid, "The Idempotency-Key is longer than %d characters.", maxKey)
@@ -56,15 +60,33 @@ func (w *Wire) startRun(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	}
 	digest := sha256.Sum256(body)
 	started, err := w.Runs.Start(r.Context(), run.StartRequest{
-		Deployment: d, Environment: environment, Inputs: input, IdempotencyKey: key, BodyDigest: hex.EncodeToString(digest[:]),
+		Deployment: d, Environment: environment, Inputs: input, Limits: limits, IdempotencyKey: key, BodyDigest: hex.EncodeToString(digest[:]),
 	})
+	showRate(rw, started)
 	if err != nil {
 		return err
 	}
-	httpapi.Warn(rw, o.Unknown("deployment_id", "input", "environment"))
-	return httpapi.WriteJSON(rw, http.StatusAccepted, startReply{
-		RunID: id.Show("run", started.ID), VersionID: id.Show("ver", started.VersionID), VersionNumber: started.VersionNumber, Status: "running",
-	})
+	httpapi.Warn(rw, o.Unknown("deployment_id", "input", "environment", "limits"))
+	return httpapi.WriteJSON(rw, http.StatusAccepted, newStartReply(started))
+}
+
+func newStartReply(r run.Run) startReply {
+	return startReply{RunID: id.Show("run", r.ID), VersionID: id.Show("ver", r.VersionID), VersionNumber: r.VersionNumber, Status: "running"}
+}
+
+// readLimits reads the limits of one run; absent ones are none.
+func readLimits(o httpapi.Object) (crew.Limits, error) {
+	if !o.Has("limits") {
+		return crew.Limits{}, nil
+	}
+	return crew.ParseLimits(o["limits"])
+}
+
+// showRate tells how many kickoffs are left, where they are limited.
+func showRate(rw http.ResponseWriter, started run.Run) {
+	if l := started.Rate; l != nil {
+		httpapi.Rate(rw, l.Limit, l.Remaining, l.Reset)
+	}
 }
 
 // chosen gives the deployment that a request names; a deployment's token need not name it.
@@ -97,6 +119,12 @@ type runReply struct {
 	runSummary
 	Input  map[string]any `json:"input"`
 	Output *output        `json:"output"`
+	Usage  run.Spent      `json:"usage"`
+	// Limits bind the run. RerunOf is the earlier run that this one does again, Kept what it took over. Absent when there
+	// are none.
+	Limits  crew.Limits `json:"limits,omitzero"`
+	RerunOf *string     `json:"rerun_of,omitempty"`
+	Kept    *kept       `json:"kept,omitempty"`
 }
 
 // output is what a run that succeeded gave. ResultJSON is there when the result is JSON.
@@ -152,15 +180,19 @@ func (w *Wire) getRun(rw http.ResponseWriter, r *http.Request, c workspace.Calle
 	if err != nil {
 		return err
 	}
-	return httpapi.WriteJSON(rw, http.StatusOK, render(found, request, page))
+	return httpapi.WriteJSON(rw, http.StatusOK, w.render(found, request, page))
 }
 
 // render makes a run of its item and its newest page; the page is the truth.
-func render(r run.Run, q run.Request, p run.Page) runReply {
+func (w *Wire) render(r run.Run, q run.Request, p run.Page) runReply {
+	spent := run.SpentBy(r, p, w.now())
 	if p.Outcome != nil {
 		r.State, r.Error, r.EndedAt = p.Outcome.State, p.Outcome.Error, p.At
 	}
-	reply := runReply{runSummary: summarize(r), Input: q.Inputs}
+	reply := runReply{runSummary: summarize(r), Input: q.Inputs, Usage: spent, Limits: q.Limits}
+	if q.Of != "" {
+		reply.RerunOf, reply.Kept = text(id.Show("run", q.Of)), newKept(q.Kept)
+	}
 	if r.State == run.Succeeded && p.Outcome != nil {
 		reply.Output = &output{Result: p.Outcome.Result, ResultJSON: p.Outcome.JSON}
 	}

@@ -23,6 +23,15 @@ type Wire struct {
 	Crews  *crew.Store
 	Tokens *workspace.Tokens
 	Sealer *workspace.Sealer
+	// Now is the clock, time.Now unless set.
+	Now func() time.Time
+}
+
+func (w *Wire) now() time.Time {
+	if w.Now != nil {
+		return w.Now()
+	}
+	return time.Now()
 }
 
 // Dialect is how this wire spells errors.
@@ -62,11 +71,13 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "POST", Path: "/v1/deployments", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.createDeployment},
 		{Method: "GET", Path: "/v1/deployments", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listDeployments},
 		{Method: "GET", Path: "/v1/deployments/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getDeployment},
+		{Method: "PATCH", Path: "/v1/deployments/{id}", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.changeDeployment},
 		{Method: "POST", Path: "/v1/deployments/{id}/versions", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.addVersion},
 		{Method: "PUT", Path: "/v1/deployments/{id}/environments/{environment}", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.promote},
 		{Method: "POST", Path: "/v1/runs", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.startRun},
 		{Method: "GET", Path: "/v1/runs", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listRuns},
 		{Method: "GET", Path: "/v1/runs/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getRun},
+		{Method: "POST", Path: "/v1/runs/{id}/rerun", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.rerun},
 		{Method: "POST", Path: "/v1/runs/{id}/events", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addEvent},
 		{Method: "GET", Path: "/v1/events/types", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.eventTypes},
 	}

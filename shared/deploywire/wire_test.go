@@ -294,7 +294,7 @@ func TestRuns(t *testing.T) {
 	accepted := object{
 		"id": runID, "version_id": version, "version_number": 1.0, "deployment_id": dep, "environment": "staging", "status": "pending",
 		"input": object{"company": "tesla", "topic": "cars"}, "output": nil, "error_message": nil,
-		"created_at": got["created_at"], "started_at": nil, "completed_at": nil,
+		"created_at": got["created_at"], "started_at": nil, "completed_at": nil, "usage": got["usage"],
 	}
 	b.check("accepted", got, accepted)
 

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // WriteJSON answers with a status and a JSON value.
@@ -44,4 +47,12 @@ func Warn(w http.ResponseWriter, warnings []string) {
 		line = line[:maxWarning-3] + "..."
 	}
 	w.Header().Set(WarningHeader, line)
+}
+
+// Rate tells how many requests of a kind are left, and when there are more again. It is called before the answer is
+// written, an error answer included.
+func Rate(w http.ResponseWriter, limit, remaining int, reset time.Duration) {
+	w.Header().Set("RateLimit-Limit", strconv.Itoa(limit))
+	w.Header().Set("RateLimit-Remaining", strconv.Itoa(remaining))
+	w.Header().Set("RateLimit-Reset", strconv.Itoa(int(math.Ceil(reset.Seconds()))))
 }

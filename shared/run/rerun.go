@@ -2,10 +2,8 @@ package run
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -18,6 +16,14 @@ import (
 type Kept struct {
 	Output TaskOutput `json:"output"`
 	ModelUsage
+}
+
+// SumKept sums what kept outputs cost.
+func SumKept(kept map[string]Kept) (all ModelUsage) {
+	for _, k := range kept {
+		all = all.add(k.ModelUsage)
+	}
+	return all
 }
 
 // RerunRequest asks to do a run again, as far as need be.
@@ -81,11 +87,8 @@ func (s *Service) Rerun(ctx context.Context, q RerunRequest) (Run, map[string]Ke
 	return r, kept, err
 }
 
-// same compares inputs as JSON: numbers were read in two ways.
-func same(a, b map[string]any) bool {
-	var x, y any
-	return json.Unmarshal([]byte(encode(a)), &x) == nil && json.Unmarshal([]byte(encode(b)), &y) == nil && reflect.DeepEqual(x, y)
-}
+// same compares inputs by their JSON, which has the keys of objects in order.
+func same(a, b map[string]any) bool { return encode(a) == encode(b) }
 
 // KeptFrom gives the outputs of a run that another run of the same deployment, of the version versionID, may take over. What
 // FromTask of a RerunRequest says holds here too. It is nil when nothing is kept.
@@ -180,4 +183,45 @@ func (s *Service) unsealed(ctx context.Context, r Run, targets []Target) ([]Targ
 		t.Authorization = plain
 	}
 	return clear, nil
+}
+
+// Restored is what a kickoff takes over from an earlier run that it names.
+type Restored struct {
+	Of     string
+	Inputs map[string]any
+	Kept   map[string]Kept
+}
+
+// Restore finds what a new run in the production of a deployment may take over from an earlier one: all outputs that there
+// are, when its inputs are the same. Inputs that the kickoff does not give are the earlier run's. why says why there is
+// nothing to take over, "" when there is.
+func (s *Service) Restore(ctx context.Context, d crew.Deployment, runID string, inputs map[string]any) (restored Restored, why string, err error) {
+	earlier, req, err := s.Whole(ctx, runID)
+	switch {
+	case fault.Is(err, fault.NotFound) || err == nil && earlier.DeploymentID != d.ID:
+		return Restored{}, "this deployment has no such run", nil
+	case err != nil:
+		return Restored{}, "", err
+	}
+	all := maps.Clone(req.Inputs)
+	if all == nil {
+		all = map[string]any{}
+	}
+	maps.Copy(all, inputs)
+	restored = Restored{Of: earlier.ID, Inputs: all}
+	if !same(all, req.Inputs) {
+		return restored, "with other inputs its outputs may not hold", nil
+	}
+	version, err := d.Environment(crew.Production)
+	if err != nil {
+		return Restored{}, "", err
+	}
+	restored.Kept, err = s.KeptFrom(ctx, earlier, version.VersionID, "")
+	switch {
+	case fault.Is(err, fault.Conflict):
+		return restored, "that run is not over yet", nil
+	case err == nil && len(restored.Kept) == 0:
+		return restored, "that run leaves nothing to take over", nil
+	}
+	return restored, "", err
 }

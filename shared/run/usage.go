@@ -93,10 +93,10 @@ func SpentBy(r Run, p Page, now time.Time) Spent {
 	t := p.Totals
 	all := t.Models()
 	s := Spent{
-		Usage: t.Usage, ModelCalls: all.Calls, ToolCalls: t.ToolCalls, Steps: t.Steps, CostUSD: all.cost(), ByModel: map[string]ModelReport{},
+		Usage: t.Usage, ModelCalls: all.Calls, ToolCalls: t.ToolCalls, Steps: t.Steps, CostUSD: all.Cost(), ByModel: map[string]ModelReport{},
 	}
 	for name, m := range t.ByModel {
-		s.ByModel[name] = ModelReport{m.Calls, m.Usage, m.cost()}
+		s.ByModel[name] = ModelReport{m.Calls, m.Usage, m.Cost()}
 	}
 	wall, waited := times(r, p, now)
 	s.WallSeconds, s.WaitingSeconds = seconds(wall), seconds(waited)
@@ -104,8 +104,8 @@ func SpentBy(r Run, p Page, now time.Time) Spent {
 	return s
 }
 
-// cost is nil when it leaves something out.
-func (m ModelUsage) cost() *float64 {
+// Cost gives CostUSD, nil when that leaves something out.
+func (m ModelUsage) Cost() *float64 {
 	if m.Unpriced > 0 {
 		return nil
 	}

@@ -1,0 +1,88 @@
+package deploywire
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"net/http"
+	"slices"
+
+	"muster/shared/fault"
+	"muster/shared/httpapi"
+	"muster/shared/run"
+	"muster/shared/workspace"
+)
+
+type rerunReply struct {
+	startReply
+	Kept *kept `json:"kept"`
+}
+
+// kept is what a run takes over from an earlier one, and what that cost there. CostUSD is null when nobody knows.
+type kept struct {
+	Tasks      []string `json:"tasks"`
+	ModelCalls int      `json:"model_calls"`
+	Tokens     int      `json:"tokens"`
+	CostUSD    *float64 `json:"cost_usd"`
+}
+
+func newKept(outputs map[string]run.Kept) *kept {
+	all := run.SumKept(outputs)
+	k := &kept{Tasks: []string{}, ModelCalls: all.Calls, Tokens: all.TotalTokens, CostUSD: all.Cost()}
+	k.Tasks = append(k.Tasks, slices.Sorted(maps.Keys(outputs))...)
+	return k
+}
+
+func (w *Wire) rerun(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	body, err := httpapi.ReadBody(r, httpapi.MaxBody)
+	if err != nil {
+		return err
+	}
+	if len(body) == 0 {
+		body = []byte("{}")
+	}
+	o, err := httpapi.ParseObject(body)
+	if err != nil {
+		return err
+	}
+	q, err := readRerun(o)
+	if err != nil {
+		return err
+	}
+	key := r.Header.Get("Idempotency-Key")
+	if len(key) > maxKey {
+		return fault.New(fault.Invalid, "The Idempotency-Key is longer than %d characters.", maxKey)
+	}
+	earlier, err := w.run(r, c)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(append([]byte(earlier.ID+"\n"), body...))
+	q.Run, q.IdempotencyKey, q.BodyDigest = earlier.ID, key, hex.EncodeToString(digest[:])
+	started, outputs, err := w.Runs.Rerun(r.Context(), q)
+	showRate(rw, started)
+	if err != nil {
+		return err
+	}
+	httpapi.Warn(rw, o.Unknown("from_task", "version_number", "inputs", "limits"))
+	return httpapi.WriteJSON(rw, http.StatusAccepted, rerunReply{newStartReply(started), newKept(outputs)})
+}
+
+func readRerun(o httpapi.Object) (q run.RerunRequest, err error) {
+	if q.FromTask, err = o.String("from_task"); err != nil {
+		return q, err
+	}
+	if q.VersionNumber, err = o.Int("version_number"); err != nil {
+		return q, err
+	}
+	if q.VersionNumber < 0 || o.Has("version_number") && q.VersionNumber == 0 {
+		return q, fault.New(fault.Invalid, "\"version_number\" must be the number of a version, from 1.")
+	}
+	if o.Has("inputs") {
+		if q.Inputs, err = o.Values("inputs"); err != nil {
+			return q, err
+		}
+	}
+	q.Limits, err = readLimits(o)
+	return q, err
+}
