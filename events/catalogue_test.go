@@ -81,6 +81,7 @@ func TestEmittedTypesAreThoseThatTheEngineProduces(t *testing.T) {
 		llm_guardrail_started llm_guardrail_completed
 		tool_usage_started tool_usage_finished tool_usage_error tool_failure_detected tool_selection_error
 		tool_validate_input_error
+		human_feedback_requested human_feedback_received
 		run_budget_reached`)
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

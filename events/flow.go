@@ -185,7 +185,7 @@ type HumanFeedbackRequested struct {
 }
 
 func (HumanFeedbackRequested) kind() Kind {
-	return Kind{Type: "human_feedback_requested"}
+	return Kind{Type: "human_feedback_requested", Emitted: true}
 }
 
 // NewHumanFeedbackRequested drafts human_feedback_requested.
@@ -204,7 +204,7 @@ type HumanFeedbackReceived struct {
 }
 
 func (HumanFeedbackReceived) kind() Kind {
-	return Kind{Type: "human_feedback_received"}
+	return Kind{Type: "human_feedback_received", Emitted: true}
 }
 
 // NewHumanFeedbackReceived drafts human_feedback_received.

@@ -68,6 +68,11 @@ type Task struct {
 	Guardrails []string `json:"guardrails,omitempty"`
 	// GuardrailMaxRetries is 3 unless given.
 	GuardrailMaxRetries int `json:"guardrail_max_retries"`
+	// HumanInput asks a person for approval of the output. HumanInputTimeout is how many seconds the question stands, 0 for no
+	// limit; HumanInputDefault is the answer then: "approve", "reject", or "" to end the run.
+	HumanInput        bool   `json:"human_input,omitempty"`
+	HumanInputTimeout int    `json:"human_input_timeout,omitempty"`
+	HumanInputDefault string `json:"human_input_default,omitempty"`
 	// TriggerContext says whether crewai_trigger_payload is appended to the description; nil: to the first task's.
 	TriggerContext    *bool  `json:"trigger_context,omitempty"`
 	ToolFailurePolicy string `json:"tool_failure_policy,omitempty"`

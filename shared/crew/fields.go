@@ -32,7 +32,6 @@ var notBuilt = map[string]string{
 	"mcps": "use an http_request or lambda tool",
 	"apps": "use an http_request or lambda tool",
 	// Where people and code come in.
-	"human_input":              "let the caller review the result, and start a second run with the answer as an input",
 	"condition":                "let the task's description say when there is nothing to do",
 	"step_callback":            "give stepWebhookUrl at kickoff",
 	"task_callback":            "give taskWebhookUrl at kickoff",

@@ -409,7 +409,6 @@ func TestParse_names_what_is_not_built_and_what_to_do_instead(t *testing.T) {
 		{agent("tools: ['custom:x']"), []string{"agents.yaml: researcher.tools[0]", "lambda tool"}},
 		{agent("tools: [{python: tools.x}]"), []string{"agents.yaml: researcher.tools[0]", "lambda tool"}},
 		{agent("tools: [{tool_type: crewai_tools.X}]"), []string{"agents.yaml: researcher.tools[0].tool_type", "'type'"}},
-		{task("human_input: true"), []string{"tasks.yaml: t.human_input", "second run"}},
 		{task("output_file: report.md"), []string{"tasks.yaml: t.output_file", "webhook"}},
 		{task("input_files: {a: a.png}"), []string{"tasks.yaml: t.input_files", "'knowledge'"}},
 		{task("type: conditional"), []string{"tasks.yaml: t.type", "description"}},
@@ -689,4 +688,39 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestHumanInput(t *testing.T) {
+	for _, c := range []struct {
+		name, task string
+		want       Task
+		complaint  string
+	}{
+		{"asks without a limit", "human_input: true", Task{HumanInput: true}, ""},
+		{"asks for a time", "human_input: true\n  human_input_timeout: 3600", Task{HumanInput: true, HumanInputTimeout: 3600}, ""},
+		{"has a default", "human_input: true\n  human_input_timeout: 5\n  human_input_default: reject", Task{HumanInput: true, HumanInputTimeout: 5, HumanInputDefault: "reject"}, ""},
+		{"asks nobody", "human_input: false", Task{}, ""},
+		{"has a time and asks nobody", "human_input_timeout: 5", Task{}, "set human_input to true"},
+		{"has a default and no time", "human_input: true\n  human_input_default: approve", Task{}, "t.human_input_default needs human_input_timeout"},
+		{"has another default", "human_input: true\n  human_input_timeout: 5\n  human_input_default: maybe", Task{}, "it can be approve, reject"},
+		{"has no time at all", "human_input: true\n  human_input_timeout: 0", Task{}, "at least 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := with(yamlCrew, map[string]string{"tasks.yaml": "t:\n  description: d\n  expected_output: e\n  agent: writer\n  " + c.task + "\n"})
+			if c.complaint != "" {
+				if got := complaints(t, files); len(got) != 1 || !strings.Contains(got[0], c.complaint) {
+					t.Errorf("got %q, want %q", got, c.complaint)
+				}
+				return
+			}
+			d, _, err := Parse(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := d.Tasks[0]
+			if got.HumanInput != c.want.HumanInput || got.HumanInputTimeout != c.want.HumanInputTimeout || got.HumanInputDefault != c.want.HumanInputDefault {
+				t.Errorf("got %v, %d, %q", got.HumanInput, got.HumanInputTimeout, got.HumanInputDefault)
+			}
+		})
+	}
 }

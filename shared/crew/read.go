@@ -197,6 +197,15 @@ func (b *builder) task(key string, v any, at place) {
 	}
 	t.Guardrails = f.guardrails()
 	t.GuardrailMaxRetries = f.whole("guardrail_max_retries", f.whole("max_retries", defaultGuardrailTries, 0), 0)
+	t.HumanInput = f.flag("human_input", false)
+	t.HumanInputTimeout = f.whole("human_input_timeout", 0, 1)
+	t.HumanInputDefault = f.oneOf("human_input_default", "approve", "reject")
+	if (t.HumanInputTimeout > 0 || t.HumanInputDefault != "") && !t.HumanInput {
+		f.fail(f.place, "says what happens when nobody answers, and asks nobody: set human_input to true")
+	}
+	if t.HumanInputDefault != "" && t.HumanInputTimeout == 0 {
+		f.fail(f.at("human_input_default"), "needs human_input_timeout, the seconds after which it is the answer")
+	}
 	if _, ok := f.take("allow_crewai_trigger_context"); ok {
 		allow := f.flag("allow_crewai_trigger_context", false)
 		t.TriggerContext = &allow

@@ -3,7 +3,7 @@
 // calls Run again from the top and comes, step by recorded step, to the same place.
 //
 //	Run ─▶ kickoff      crew.go      tasks in order, asynchronous ones beside each other
-//	       └─ task      task.go      begin, agent, guardrails, output
+//	       └─ task      task.go      begin, agent, guardrails, output; human.go asks a person what it is worth
 //	          └─ attempt agent.go    one go of the agent; native.go and text.go are its two loops
 //	             ├─ ask  model.go    one step: a model call
 //	             └─ act  toolcall.go one step: a tool call
@@ -217,7 +217,7 @@ func (k *kickoff) given(t *task) string {
 	var outputs []string
 	for _, b := range from {
 		if strings.TrimSpace(b.out.Raw) != "" {
-			outputs = append(outputs, b.out.Raw)
+			outputs = append(outputs, b.known())
 		}
 	}
 	return strings.Join(outputs, divider)
@@ -249,17 +249,23 @@ func (s *besides) join() error {
 	return worst(errs)
 }
 
-// worst gives the first error that stops the run here, or else the first failure.
+// worst gives the first error that stops the run here, or else the first failure, which no answer of a person will mend, or
+// else that a task waits for a person.
 func worst(errs []error) error {
-	var first error
+	var first, waiting error
 	for _, err := range errs {
 		var broken *failure
-		if err != nil && !errors.As(err, &broken) {
+		switch {
+		case errors.Is(err, run.ErrWaiting):
+			waiting = err
+		case err != nil && !errors.As(err, &broken):
 			return err
-		}
-		if first == nil {
+		case first == nil:
 			first = err
 		}
+	}
+	if first == nil {
+		return waiting
 	}
 	return first
 }

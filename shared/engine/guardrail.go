@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"strings"
 	"sync"
 
@@ -36,7 +35,7 @@ var (
 // with the feedback.
 func (t *task) hold(ctx context.Context, b *run.Branch, place int, rule, raw string) (string, error) {
 	for retry := 0; ; retry++ {
-		v, err := t.judge(ctx, b, fmt.Sprintf("%s/guardrail/%d/%d", t.Key, place+1, retry), rule, raw, retry)
+		v, err := t.judge(ctx, b, t.key("guardrail/%d/%d", place+1, retry), rule, raw, retry)
 		if err != nil {
 			return "", err
 		}

@@ -17,6 +17,7 @@ const (
 	expectedMarker = "Expected output:"
 	schemaMarker   = "Answer with JSON that satisfies this JSON Schema:"
 	contextMarker  = "Context:"
+	feedbackMarker = "A person said about this:"
 )
 
 // divider stands between the outputs that a task is given as context.

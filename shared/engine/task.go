@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,9 @@ type task struct {
 	kept     bool   // its output is from an earlier run
 	id       string // of task_started
 	context  string
+	round    int // how often the output was made: once, and once more after each rejection
 	attempts int // how often the agent was set to it
-	retries  int // how many of those after an error
+	retries  int // how many of those after an error, in this round
 	textOnly bool
 	failures []events.ToolFailureRecord
 	out      run.TaskOutput
@@ -113,8 +115,30 @@ func (t *task) doBeside(ctx context.Context, b *run.Branch) error {
 	return err
 }
 
-// produce lets the agent work until every guardrail is content, and makes the output.
+// produce makes the output; if a person is to approve it, again after each rejection.
 func (t *task) produce(ctx context.Context, b *run.Branch) error {
+	given, feedback := t.context, ""
+	for {
+		t.round++
+		t.retries = 0
+		if err := t.make(ctx, b); err != nil || !t.HumanInput {
+			return err
+		}
+		a, err := t.review(ctx, b)
+		if err != nil {
+			return err
+		}
+		feedback = heard(feedback, a.Feedback)
+		if a.Approve {
+			t.out.Feedback = feedback
+			return nil
+		}
+		t.context = afterFeedback(given, cmp.Or(feedback, "a person rejected it and gave no reason."), t.out.Raw)
+	}
+}
+
+// make lets the agent work until every guardrail is content, and makes the output.
+func (t *task) make(ctx context.Context, b *run.Branch) error {
 	raw, err := t.work(ctx, b, t.context)
 	if err != nil {
 		return err
@@ -158,7 +182,7 @@ func (t *task) convert(ctx context.Context, b *run.Branch, raw string) ([]byte, 
 	value, problem := readJSON(raw, t.schema)
 	for try := 1; value == nil && try <= convertTries; try++ {
 		a, err := t.k.ask(ctx, b, question{
-			key: fmt.Sprintf("%s/convert/%d", t.Key, try), conversation: t.Key + "/convert", who: t.who, parent: t.id,
+			key: t.key("convert/%d", try), conversation: t.Key + "/convert", who: t.who, parent: t.id,
 			model: t.model, pace: t.pace,
 			call: llm.Call{Messages: convertPrompt(raw, problem, t.OutputJSON), Options: t.agent.LLM.ModelOptions, Schema: t.OutputJSON},
 		})
@@ -170,6 +194,15 @@ func (t *task) convert(ctx context.Context, b *run.Branch, raw string) ([]byte, 
 		}
 	}
 	return value, nil
+}
+
+// key names a step of the round, so that a round after a rejection asks anew.
+func (t *task) key(format string, args ...any) string {
+	key := t.Key + "/" + fmt.Sprintf(format, args...)
+	if t.round > 1 {
+		key += fmt.Sprintf("/round/%d", t.round)
+	}
+	return key
 }
 
 // told is the task's output as events show it.

@@ -57,7 +57,10 @@ func newWorld(t *testing.T, script scripted.Script) *world {
 
 func (w *world) keepIn(s record.Store) {
 	w.store = s
-	w.runs = &run.Service{Store: s, Runs: nowhere{}, Deliveries: nowhere{}, Now: w.clock}
+	w.runs = &run.Service{
+		Store: s, Runs: nowhere{}, Deliveries: nowhere{}, Now: w.clock,
+		Seal: func(_ context.Context, _, _, _, plain string) (string, error) { return "sealed", nil },
+	}
 }
 
 // onDisk keeps everything in an SQLite file, as the embedded default does.
@@ -126,9 +129,14 @@ func (w *world) goOn(runID string, d crew.Definition) (run.Outcome, error) {
 	out, err := engine.Run(o.Work(), root, w.input(runID, d))
 	if err != nil {
 		var later *run.Later
-		if errors.As(err, &later) {
+		switch {
+		case errors.As(err, &later):
 			if err := o.Release(later.At); err != nil {
 				w.t.Fatal(err)
+			}
+		case errors.Is(err, run.ErrWaiting):
+			if waits, err := o.Wait(); !waits || err != nil {
+				w.t.Fatalf("waits %v, %v", waits, err)
 			}
 		}
 		return out, err

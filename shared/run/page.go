@@ -145,6 +145,8 @@ type TaskOutput struct {
 	Raw            string          `json:"raw"`
 	JSON           json.RawMessage `json:"json,omitempty"`
 	Agent          string          `json:"agent"`
+	// Feedback is all that a person said about it.
+	Feedback string `json:"feedback,omitempty"`
 }
 
 // Outcome is how a run ended.
