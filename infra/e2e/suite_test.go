@@ -1,12 +1,23 @@
 package e2e_test
 
 import (
+	"flag"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"muster/events"
 )
+
+// TestMain lets more tests run at a time than there are processors: they wait more than they work.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "32"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // behaviour is something that Muster does in every home.
 type behaviour struct {
@@ -15,10 +26,10 @@ type behaviour struct {
 }
 
 // calm are the behaviours that need a good day: a client there sees no 5xx, and knows how often something happens.
-var calm = concat(whatItTells, models, badInput, deploymentWire, receivers)
+var calm = concat(whatItTells, models, limits, badInput, deploymentWire, receivers)
 
 // always are those that hold on a bad day too.
-var always = concat(whatItTells, models, receivers)
+var always = concat(whatItTells, models, limits, receivers)
 
 func concat(all ...[]behaviour) (joined []behaviour) {
 	for _, some := range all {

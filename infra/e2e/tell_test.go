@@ -23,6 +23,7 @@ var whatItTells = []behaviour{
 	{"tools that fail are told, and the crew goes on", tellsToolFailures},
 	{"a model that takes no tools uses them in words, and its slips are told", tellsWords},
 	{"a model that turns out to refuse tools goes on in words", tellsRefusedTools},
+	{"a run that reaches a limit ends, and says which", tellsLimits},
 }
 
 func tellsEverything(t *testing.T, h *home) {
@@ -363,6 +364,19 @@ func tellsRefusedTools(t *testing.T, h *home) {
 		t.Errorf("heard of %v", typesOf(all))
 	}
 	if s := d.status(t, runID); s.State != "SUCCESS" || *s.Result != "It rains on Tuesdays." {
+		t.Errorf("the status is %+v", s)
+	}
+}
+
+func tellsLimits(t *testing.T, h *home) {
+	d := h.deploy(t, chain(h.answer(say("Done.")), 3))
+	r := newReceiver(t, h)
+	runID := d.kickoff(t, about("limits", r.webhooks(false), map[string]any{"limits": map[string]any{"max_steps": 1}}))
+	all := r.hear(t, d, runID)
+	if len(ofType(all, "run_budget_reached")) != 1 || len(ofType(all, "task_completed")) != 1 {
+		t.Errorf("heard of %v", typesOf(all))
+	}
+	if s := d.status(t, runID); s.State != "FAILED" || !strings.Contains(*s.Status, "max_steps") {
 		t.Errorf("the status is %+v", s)
 	}
 }

@@ -402,7 +402,7 @@ var monsters = []struct {
 	{"an array", `[]`, 400},
 	{"null", `null`, 400},
 	{"not UTF-8", "{\"inputs\":{\"topic\":\"\xff\xfe\"}}", 400},
-	{"5 MB", `{"inputs":{"topic":"` + strings.Repeat("x", 5<<20) + `"}}`, 413},
+	{"more than 1 MiB", `{"inputs":{"topic":"` + strings.Repeat("x", 1<<20) + `"}}`, 413},
 	{"more than 6 MB", `{"inputs":{"topic":"` + strings.Repeat("x", 6<<20) + `"}}`, 413},
 	{"10,000 arrays", `{"inputs":{"topic":` + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + `}}`, 400},
 	{"10,000 objects", `{"inputs":` + strings.Repeat(`{"a":`, 10_000) + `1` + strings.Repeat("}", 10_001), 400},
@@ -528,7 +528,6 @@ func refusesDefinitions(t *testing.T, h *home) {
 		"no such agent":    {with("tasks.yaml", task("work", "nobody", "Work")), 400, "nobody"},
 		"hierarchical":     {with("crew.yaml", "process: hierarchical\n"), 400, "process"},
 		"memory":           {with("crew.yaml", "memory: true\n"), 400, "memory"},
-		"a person":         {with("tasks.yaml", task("work", "worker", "Work", "human_input: true")), 400, "human_input"},
 		"a way out":        {with("../../etc/passwd", "x"), 400, ""},
 		"5 MiB and more":   {with("notes.md", strings.Repeat("x", 5<<20)), 413, ""},
 	} {
