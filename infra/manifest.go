@@ -79,7 +79,7 @@ var Functions = []Function{
 	{
 		Name:     "runner",
 		Does:     "Executes crews, many runs at a time; most of its time it waits for models.",
-		MemoryMB: 512, Timeout: 15 * time.Minute,
+		MemoryMB: 256, Timeout: 15 * time.Minute,
 		Eats: &Batch{Queue: Runs, Size: 10, Concurrency: 50},
 		May:  May{Keep: true, Send: []string{Deliveries}, Unseal: true, Think: true, Call: true},
 	},
