@@ -53,7 +53,7 @@ func stopsAtALimit(t *testing.T, h *home) {
 		t.Errorf("kept tasks (-want +got):\n%s", diff)
 	}
 	r.until(t, "the end of the second run", func(posts []post) bool {
-		return slices.ContainsFunc(posts, func(p post) bool { return p.path == "/crew" && strings.Contains(string(p.body), `"SUCCESS"`) })
+		return slices.ContainsFunc(posts, func(p post) bool { return p.path == "/crew" && strings.Contains(string(p.body), `"result":"A link."`) })
 	})
 	if s := d.status(t, again.RunID); s.State != "SUCCESS" || *s.Result != "A link." || s.UsageMetrics.SuccessfulRequests != 1 {
 		t.Errorf("done again, the status is %+v", s)
