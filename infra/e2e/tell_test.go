@@ -23,7 +23,6 @@ var whatItTells = []behaviour{
 	{"tools that fail are told, and the crew goes on", tellsToolFailures},
 	{"a model that takes no tools uses them in words, and its slips are told", tellsWords},
 	{"a model that turns out to refuse tools goes on in words", tellsRefusedTools},
-	{"a run that reaches a limit ends, and says which", tellsLimits},
 }
 
 func tellsEverything(t *testing.T, h *home) {
@@ -223,8 +222,25 @@ func wait(t *testing.T, signal <-chan struct{}, what string) {
 	}
 }
 
-// tellsAtOnce shows a model that hangs; the stream must have been told before it answers, which the gate makes sure of.
-func tellsAtOnce(t *testing.T, h *home) {
+// tellsAtOnce has a model that hangs until the stream was told that it is asked.
+func tellsAtOnce(t *testing.T, h *home) { heardAfter(t, h) }
+
+// TestRealtimeIsWithinASecond runs while no other test does, for it looks at the clock.
+func TestRealtimeIsWithinASecond(t *testing.T) {
+	for _, where := range []struct {
+		name string
+		open opener
+	}{{"in the embedded home", onSQLite}, {"in the AWS home", onAWS}} {
+		t.Run(where.name, func(t *testing.T) {
+			if took := heardAfter(t, newHome(t, where.open, settings{})); took > time.Second {
+				t.Errorf("heard that the model is asked %s after it was, want less than a second", took)
+			}
+		})
+	}
+}
+
+// heardAfter gives how long after the beginning of a model call a realtime stream was told of it, while the model thinks.
+func heardAfter(t *testing.T, h *home) (took time.Duration) {
 	gate, asked := make(chan struct{}), make(chan struct{}, 100)
 	model := h.answer(func(scripted.Request) scripted.Reply {
 		asked <- struct{}{}
@@ -236,20 +252,16 @@ func tellsAtOnce(t *testing.T, h *home) {
 	wait(t, asked, "the model is asked")
 	posts := r.until(t, "a call that has started", func(posts []post) bool { return len(ofType(eventsOf(t, posts), "llm_call_started")) > 0 })
 	for _, p := range posts {
-		if p.path != "/events" {
-			continue
-		}
 		told := eventsOf(t, []post{p})
-		if len(told) != 1 {
+		if p.path == "/events" && len(told) != 1 {
 			t.Errorf("a realtime POST carries %v", typesOf(told))
-			continue
 		}
-		if told[0].Type == "llm_call_started" && p.nth == 1 {
-			began, err := time.Parse(time.RFC3339, told[0].Timestamp)
+		if started := ofType(told, "llm_call_started"); len(started) > 0 && took == 0 {
+			began, err := time.Parse(time.RFC3339, started[0].Timestamp)
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("heard of the call %s after it began", p.at.Sub(began))
+			took = p.at.Sub(began)
 		}
 	}
 	if s := d.status(t, runID); s.State != "RUNNING" {
@@ -257,6 +269,7 @@ func tellsAtOnce(t *testing.T, h *home) {
 	}
 	close(gate)
 	r.hear(t, d, runID)
+	return took
 }
 
 func tellsWhatWasAsked(t *testing.T, h *home) {
@@ -364,19 +377,6 @@ func tellsRefusedTools(t *testing.T, h *home) {
 		t.Errorf("heard of %v", typesOf(all))
 	}
 	if s := d.status(t, runID); s.State != "SUCCESS" || *s.Result != "It rains on Tuesdays." {
-		t.Errorf("the status is %+v", s)
-	}
-}
-
-func tellsLimits(t *testing.T, h *home) {
-	d := h.deploy(t, chain(h.answer(say("Done.")), 3))
-	r := newReceiver(t, h)
-	runID := d.kickoff(t, about("limits", r.webhooks(false), map[string]any{"limits": map[string]any{"max_steps": 1}}))
-	all := r.hear(t, d, runID)
-	if len(ofType(all, "run_budget_reached")) != 1 || len(ofType(all, "task_completed")) != 1 {
-		t.Errorf("heard of %v", typesOf(all))
-	}
-	if s := d.status(t, runID); s.State != "FAILED" || !strings.Contains(*s.Status, "max_steps") {
 		t.Errorf("the status is %+v", s)
 	}
 }
