@@ -81,7 +81,7 @@ var Functions = []Function{
 		Does:     "Executes crews, many runs at a time; most of its time it waits for models.",
 		MemoryMB: 256, Timeout: 15 * time.Minute,
 		Eats: &Batch{Queue: Runs, Size: 10, Concurrency: 50},
-		May:  May{Keep: true, Send: []string{Deliveries}, Unseal: true, Think: true, Call: true},
+		May:  May{Keep: true, Send: []string{Runs, Deliveries}, Unseal: true, Think: true, Call: true},
 	},
 	{
 		Name:     "dispatcher",

@@ -161,6 +161,11 @@ func (s *stack) setEnvironment() {
 		config.WorkspaceTokenKey:      parameter(workspaceTokenParameter),
 		config.InternalTokenKey:       parameter(internalTokenParameter),
 	}
+	for _, name := range []string{config.MaxConcurrentRunsKey, config.WhenFullKey, config.MaxKickoffsKey} {
+		if value := s.Getenv(name); value != "" {
+			s.environment[name] = str(value)
+		}
+	}
 }
 
 // addFunction adds a function with its log group, what invokes it, and its grants.
@@ -189,6 +194,7 @@ func (s *stack) addFunction(f infra.Function) {
 		LogGroup:              logs,
 		LoggingFormat:         awslambda.LoggingFormat_JSON,
 		ApplicationLogLevelV2: awslambda.ApplicationLogLevel_INFO,
+		RecursiveLoop:         recursion(f),
 		SystemLogLevelV2:      awslambda.SystemLogLevel_WARN, // drops the three platform lines of every invocation, which cost money
 	})
 	s.functions[f.Name] = fn
@@ -209,6 +215,15 @@ func (s *stack) addFunction(f infra.Function) {
 		s.addTick(f, fn)
 	}
 	s.grant(f, fn)
+}
+
+// recursion lets a function send to the queue it eats: a run that is over knocks for the next one that waits for its slot,
+// and Lambda would take sixteen in a row for a loop.
+func recursion(f infra.Function) awslambda.RecursiveLoop {
+	if f.Eats != nil && slices.Contains(f.May.Send, f.Eats.Queue) {
+		return awslambda.RecursiveLoop_ALLOW
+	}
+	return awslambda.RecursiveLoop_TERMINATE
 }
 
 // architecture is arm64, which costs less and starts sooner, unless the functions were built for another machine: sam

@@ -136,10 +136,14 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 		return err
 	}
 	models := config.Models()
+	traffic, err := config.Traffic()
+	if err != nil {
+		return err
+	}
 	h.models = models.Default
 	h.app = app.New(app.Backends{
 		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New,
-		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease,
+		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease, Traffic: traffic,
 	})
 
 	var found bool

@@ -62,6 +62,7 @@ func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error
 		Callers:    c.Callers,
 		Sealer:     parameters{ssm.NewFromConfig(sdk)}.sealer(c),
 		Models:     c.Models,
+		Traffic:    c.Traffic,
 		Guard:      guard.Options{Allow: c.PrivateNetworks},
 	}, sdk, nil
 }

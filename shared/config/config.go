@@ -9,8 +9,10 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 
+	"muster/shared/crew"
 	"muster/shared/engine/llm"
 	"muster/shared/id"
 	"muster/shared/workspace"
@@ -30,6 +32,9 @@ const (
 	InternalTokenKey       = "MUSTER_INTERNAL_TOKEN_SHA256"
 	ToolFunctionsKey       = "MUSTER_TOOL_FUNCTIONS"
 	PrivateNetworksKey     = "MUSTER_PRIVATE_NETWORKS"
+	MaxConcurrentRunsKey   = "MUSTER_MAX_CONCURRENT_RUNS"
+	WhenFullKey            = "MUSTER_WHEN_FULL"
+	MaxKickoffsKey         = "MUSTER_MAX_KICKOFFS_PER_MINUTE"
 )
 
 // Config is everything that a function is told from outside. Every function is told the same, and may do less with it
@@ -55,6 +60,9 @@ type Config struct {
 	// PrivateNetworks holds the addresses inside that webhooks and tools may reach (MUSTER_PRIVATE_NETWORKS, comma-separated
 	// prefixes such as 10.1.0.0/16; absent: public addresses only).
 	PrivateNetworks []netip.Prefix
+	// Traffic bounds the runs of the whole workspace (MUSTER_MAX_CONCURRENT_RUNS, MUSTER_WHEN_FULL: queue or reject,
+	// MUSTER_MAX_KICKOFFS_PER_MINUTE; absent: no limit).
+	Traffic crew.Traffic
 	// Models is what llm.FromEnv reads. On AWS an API key may be "ssm:" and the name of a SecureString that holds it.
 	Models llm.Settings
 }
@@ -67,6 +75,12 @@ func Read() (Config, error) { return From(os.Getenv) }
 
 // Models reads what the environment says of models, and nothing else: all that a single machine needs to know.
 func Models() llm.Settings { return llm.FromEnv(os.Getenv) }
+
+// Traffic reads what the environment says of how many runs there may be.
+func Traffic() (crew.Traffic, error) {
+	r := reader{getenv: os.Getenv}
+	return r.traffic(), r.err()
+}
 
 // From reads settings by getenv, which gives "" for what is not set. Everything that is missing or wrong is told in one
 // error.
@@ -81,6 +95,7 @@ func From(getenv func(string) string) (Config, error) {
 		WorkspaceID:         r.id(WorkspaceIDKey),
 		ToolFunctions:       list(getenv(ToolFunctionsKey)),
 		PrivateNetworks:     r.prefixes(PrivateNetworksKey),
+		Traffic:             r.traffic(),
 		Models:              llm.FromEnv(getenv),
 	}
 	if (c.SealingKeyParameter == "") == (c.SealingKeys == "") {
@@ -90,8 +105,8 @@ func From(getenv func(string) string) (Config, error) {
 		r.hash(WorkspaceTokenKey): {Kind: workspace.Workspace, WorkspaceID: c.WorkspaceID},
 		r.hash(InternalTokenKey):  {Kind: workspace.Internal, WorkspaceID: c.WorkspaceID},
 	}
-	if len(r.problems) > 0 {
-		return Config{}, fmt.Errorf("the environment is not complete: %s", strings.Join(r.problems, "; "))
+	if err := r.err(); err != nil {
+		return Config{}, err
 	}
 	if len(c.Callers) < 2 {
 		return Config{}, fmt.Errorf("%s and %s are the same token; the two open different doors", WorkspaceTokenKey, InternalTokenKey)
@@ -107,6 +122,35 @@ type reader struct {
 
 func (r *reader) wrong(format string, args ...any) {
 	r.problems = append(r.problems, fmt.Sprintf(format, args...))
+}
+
+func (r *reader) err() error {
+	if len(r.problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the environment is not complete: %s", strings.Join(r.problems, "; "))
+}
+
+// traffic reads the limits of the workspace.
+func (r *reader) traffic() crew.Traffic {
+	t := crew.Traffic{MaxConcurrentRuns: r.number(MaxConcurrentRunsKey), WhenFull: r.getenv(WhenFullKey), MaxKickoffsPerMinute: r.number(MaxKickoffsKey)}
+	if err := t.Check(); err != nil {
+		r.wrong("%s, %s and %s: %s", MaxConcurrentRunsKey, WhenFullKey, MaxKickoffsKey, err)
+	}
+	return t
+}
+
+// number reads a whole number, 0 when it is not set.
+func (r *reader) number(key string) int {
+	v := r.getenv(key)
+	if v == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		r.wrong("%s is not a whole number", key)
+	}
+	return n
 }
 
 func (r *reader) need(key, what string) string {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"muster/shared/config"
+	"muster/shared/crew"
 	"muster/shared/workspace"
 )
 
@@ -38,9 +39,12 @@ func environment(changes map[string]string) func(string) string {
 
 func TestFromReadsEverySetting(t *testing.T) {
 	got, err := config.From(environment(map[string]string{
-		config.ToolFunctionsKey:   " crm-lookup, send-quote ,",
-		config.PrivateNetworksKey: "10.1.0.0/16, fd00::/8",
-		"MODEL":                   "ollama/llama3.2",
+		config.ToolFunctionsKey:     " crm-lookup, send-quote ,",
+		config.PrivateNetworksKey:   "10.1.0.0/16, fd00::/8",
+		config.MaxConcurrentRunsKey: "20",
+		config.WhenFullKey:          "reject",
+		config.MaxKickoffsKey:       "60",
+		"MODEL":                     "ollama/llama3.2",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +61,7 @@ func TestFromReadsEverySetting(t *testing.T) {
 		},
 		ToolFunctions:   []string{"crm-lookup", "send-quote"},
 		PrivateNetworks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8")},
+		Traffic:         crew.Traffic{MaxConcurrentRuns: 20, WhenFull: crew.Reject, MaxKickoffsPerMinute: 60},
 		Models:          got.Models,
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
@@ -80,6 +85,8 @@ func TestFromTellsEverythingThatIsWrong(t *testing.T) {
 		{"what is no hash is named", map[string]string{config.InternalTokenKey: "mus_int_x"}, []string{"MUSTER_INTERNAL_TOKEN_SHA256 is not"}},
 		{"what is no id is named", map[string]string{config.WorkspaceIDKey: "mine"}, []string{"MUSTER_WORKSPACE_ID is not"}},
 		{"what is no network is named", map[string]string{config.PrivateNetworksKey: "10.1.0.0"}, []string{"MUSTER_PRIVATE_NETWORKS is not"}},
+		{"what is no number is named", map[string]string{config.MaxConcurrentRunsKey: "many"}, []string{"MUSTER_MAX_CONCURRENT_RUNS is not"}},
+		{"what is no way to be full is named", map[string]string{config.WhenFullKey: "wait"}, []string{"MUSTER_WHEN_FULL", "queue"}},
 		{"no sealing key", map[string]string{config.SealingKeyParameterKey: ""}, []string{"MUSTER_SEALING_KEY_PARAMETER", "MUSTER_SEALING_KEY"}},
 		{"two sealing keys", map[string]string{config.SealingKeyKey: "k1:AA=="}, []string{"MUSTER_SEALING_KEY_PARAMETER", "MUSTER_SEALING_KEY"}},
 		{"one token for two doors", map[string]string{config.InternalTokenKey: hashA}, []string{"the same token"}},

@@ -125,8 +125,7 @@ type Bounds struct {
 	Traffic
 }
 
-// Patch changes the limits and prices of a deployment by what a merge patch says of each; null, or nothing, changes none
-// of them.
+// Patch changes those limits and prices of a deployment that are named; null takes one away.
 func (d *Deployment) Patch(limits, prices json.RawMessage) error {
 	b := Bounds{d.Limits, d.Traffic}
 	if err := merge(&b, limits, "limits"); err != nil {
@@ -143,7 +142,7 @@ func (d *Deployment) Patch(limits, prices json.RawMessage) error {
 	return nil
 }
 
-// merge applies an RFC 7396 merge patch to a value that is a JSON object.
+// merge lets the fields of a patch take the place of those of a value that is a JSON object; null takes a field away.
 func merge[T any](v *T, patch json.RawMessage, field string) error {
 	if len(patch) == 0 {
 		return nil
@@ -193,6 +192,8 @@ func strictly(raw json.RawMessage, field string, v any) error {
 	case errors.As(err, &wrong) && wrong.Field != "":
 		path := strings.Split(wrong.Field, ".")
 		return fault.New(fault.Invalid, "%s: %q cannot be the %s that was given.", field, path[len(path)-1], wrong.Value)
+	case errors.As(err, &wrong) && bytes.HasPrefix(raw, []byte("{")):
+		return fault.New(fault.Invalid, "%s: a value cannot be the %s that was given.", field, wrong.Value)
 	case errors.As(err, &wrong):
 		return fault.New(fault.Invalid, "%q must be an object.", field)
 	}

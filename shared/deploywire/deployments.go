@@ -186,7 +186,7 @@ func settings(o httpapi.Object) func(*crew.Deployment) error {
 	return func(d *crew.Deployment) error { return d.Patch(o["limits"], o["prices"]) }
 }
 
-// changeDeployment is a merge patch: what it does not name stays.
+// changeDeployment changes what it names; the rest stays.
 func (w *Wire) changeDeployment(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
 	o, _, err := httpapi.ReadObject(r, httpapi.MaxBody)
 	if err != nil {
