@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -402,12 +403,12 @@ func (s *scene) ask(r scripted.Request) scripted.Reply {
 			p = one
 		}
 	}
-	earlier := s.asked[r.Digest]
 	s.mu.Unlock()
 	if p == nil {
 		return scripted.Fail(401, "nobody knows "+name)
 	}
-	if len(earlier) > 0 && s.recorded(earlier) {
+	fate := p.fate("model") // a process that is frozen here asks when it thaws
+	if s.recorded(r.Digest) {
 		s.mu.Lock()
 		if p.stopped {
 			s.zombies++
@@ -416,7 +417,6 @@ func (s *scene) ask(r scripted.Request) scripted.Reply {
 		}
 		s.mu.Unlock()
 	}
-	fate := p.fate("model")
 	switch fate {
 	case mean.Before:
 		return scripted.Fail(500, "out of order")
@@ -429,20 +429,27 @@ func (s *scene) ask(r scripted.Request) scripted.Reply {
 	return referenceModel(r)
 }
 
-// recorded says whether one of these answers is in the journal.
-func (s *scene) recorded(answers []int) bool {
+// recorded says whether an answer to this request is in the journal.
+func (s *scene) recorded(digest string) bool {
+	s.mu.Lock()
+	answers := s.asked[digest]
+	s.mu.Unlock()
+	return len(answers) > 0 && s.cutOf(answers) < len(answers)
+}
+
+// cutOf counts the answers that are not in the journal.
+func (s *scene) cutOf(answers []int) (cut int) {
 	pages, err := s.runs.Pages(context.Background(), s.runID, 1, 0)
 	if err != nil {
 		s.wrong("%v", err)
 	}
-	for _, p := range pages {
-		for _, n := range answers {
-			if p.Kind == run.StepPage && bytes.Contains(p.Result, fmt.Appendf(nil, `"chatcmpl-%d"`, n)) {
-				return true
-			}
+	for _, n := range answers {
+		id := fmt.Appendf(nil, `"chatcmpl-%d"`, n)
+		if !slices.ContainsFunc(pages, func(p run.Page) bool { return p.Kind == run.StepPage && bytes.Contains(p.Result, id) }) {
+			cut++
 		}
 	}
-	return false
+	return cut
 }
 
 // hear is the receiver. What it is told, it finds in the status at once.
@@ -541,11 +548,7 @@ func (s *scene) check() {
 // cut counts the model's answers that never came into the journal.
 func (s *scene) cut() (n int) {
 	for _, answers := range s.asked {
-		for _, a := range answers {
-			if !s.recorded([]int{a}) {
-				n++
-			}
-		}
+		n += s.cutOf(answers)
 	}
 	return n
 }

@@ -91,7 +91,10 @@ func (s *Service) claim(ctx context.Context, r Run, q Request, alone bool) (*Own
 		if now.Before(r.Lease) {
 			return nil, ErrHeld
 		}
-		if err := s.countDeath(ctx, &r); err != nil {
+		r.TakeOvers++
+	}
+	if r.TakeOvers > 0 {
+		if err := s.forgive(ctx, &r); err != nil {
 			return nil, err
 		}
 		if r.TakeOvers >= suspicious && !alone {
@@ -135,16 +138,18 @@ func (s *Service) claim(ctx context.Context, r Run, q Request, alone bool) (*Own
 
 func (s *Service) margin() time.Duration { return min(leaseMargin, s.Lease()/10) }
 
-// countDeath counts the death of the last owner. Deaths before the newest result count no more.
-func (s *Service) countDeath(ctx context.Context, r *Run) error {
+// forgive forgets the deaths before the newest result, all but that of the last owner.
+func (s *Service) forgive(ctx context.Context, r *Run) error {
 	newest, err := s.Newest(ctx, r.ID)
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return err
 	}
 	if grown := newest.Totals.Steps; grown > r.Grown {
 		r.Grown, r.TakeOvers = grown, 0
+		if r.Nonce != "" {
+			r.TakeOvers = 1
+		}
 	}
-	r.TakeOvers++
 	return nil
 }
 
@@ -290,7 +295,7 @@ func (o *Owner) Release(at time.Time) error {
 		at = o.s.now()
 	}
 	return o.change(func(r *Run) error {
-		r.Nonce, r.Lease, r.Due, r.TakeOvers = "", time.Time{}, at.UTC(), 0
+		r.Nonce, r.Lease, r.Due = "", time.Time{}, at.UTC()
 		return nil
 	})
 }
@@ -309,7 +314,7 @@ func (o *Owner) Wait() (waits bool, err error) {
 			}
 		}
 		// All answers so far are in the journal.
-		r.State, r.Nonce, r.Lease, r.TakeOvers, r.Answers = Waiting, "", time.Time{}, 0, nil
+		r.State, r.Nonce, r.Lease, r.Answers = Waiting, "", time.Time{}, nil
 		r.Due, r.WaitsAfter = earliest(o.newest.Open).Expires, o.newest.Seq
 		return nil
 	})

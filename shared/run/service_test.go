@@ -295,6 +295,24 @@ func TestARunThatKillsItsOwners(t *testing.T) {
 			t.Errorf("state %s, error %q, %v", r.State, r.Error, err)
 		}
 	})
+	t.Run("stays suspected when it leaves without a result", func(t *testing.T) {
+		s := newStage(t)
+		r := s.start(s.request())
+		for range 2 {
+			s.claim(r.ID)
+			s.die()
+		}
+		o, err := s.ClaimAlone(t.Context(), r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.Release(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Claim(t.Context(), r.ID); !errors.Is(err, run.ErrAlone) {
+			t.Errorf("it was claimed beside others, with %v", err)
+		}
+	})
 	t.Run("yields after a new result, and is suspected no more", func(t *testing.T) {
 		s := newStage(t)
 		r := s.start(s.request())

@@ -18,9 +18,9 @@ type room struct {
 	places *semaphore.Weighted
 
 	mu     sync.Mutex
-	inside map[*run.Owner]bool
-	wanted int  // how many want to be alone
-	closed bool // the process stops
+	inside map[*run.Owner]bool // whether it is alone
+	wanted int                 // how many want to be alone
+	closed bool                // the process stops
 }
 
 const all = math.MaxInt64
@@ -44,8 +44,10 @@ func (r *room) enterAlone(ctx context.Context) (leave func(), err error) {
 	places := r.open()
 	r.mu.Lock()
 	r.wanted++
-	for o := range r.inside {
-		o.Yield()
+	for o, alone := range r.inside {
+		if !alone {
+			o.Yield()
+		}
 	}
 	r.mu.Unlock()
 	err = places.Acquire(ctx, all)
@@ -58,12 +60,12 @@ func (r *room) enterAlone(ctx context.Context) (leave func(), err error) {
 	return func() { places.Release(all) }, nil
 }
 
-// works notes that an owner works here, until done is called.
-func (r *room) works(o *run.Owner) (done func()) {
+// works notes that an owner works here, alone or not, until done is called.
+func (r *room) works(o *run.Owner, alone bool) (done func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.inside[o] = true
-	if r.wanted > 0 {
+	r.inside[o] = alone
+	if r.wanted > 0 && !alone {
 		o.Yield() // it came in before, and was claimed since
 	}
 	if r.closed {

@@ -43,14 +43,14 @@ func stays(t *testing.T, o *run.Owner) bool {
 }
 
 func TestRoom(t *testing.T) {
-	inside, late, closing := owner(t), owner(t), owner(t)
+	inside, late, single, closing := owner(t), owner(t), owner(t), owner(t)
 	synctest.Test(t, func(t *testing.T) {
 		var r room
 		leave, err := r.enter(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		done := r.works(inside)
+		done := r.works(inside, false)
 		leaveLate, err := r.enter(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -73,7 +73,7 @@ func TestRoom(t *testing.T) {
 			another <- out
 		}()
 		synctest.Wait()
-		doneLate := r.works(late)
+		doneLate := r.works(late, false)
 		if len(alone) > 0 || len(another) > 0 {
 			t.Error("somebody was let in while there is a run inside and one that wants to be alone")
 		}
@@ -85,6 +85,17 @@ func TestRoom(t *testing.T) {
 		if len(alone) != 1 || len(another) != 0 {
 			t.Errorf("%d are alone, and %d beside it", len(alone), len(another))
 		}
+		doneAlone := r.works(single, true)
+		waiting, giveUpWaiting := context.WithCancel(t.Context())
+		go func() {
+			if _, err := r.enterAlone(waiting); err == nil {
+				t.Error("two are alone")
+			}
+		}()
+		synctest.Wait()
+		giveUpWaiting()
+		synctest.Wait()
+		doneAlone()
 		(<-alone)()
 		synctest.Wait()
 		if len(another) != 1 {
@@ -100,11 +111,14 @@ func TestRoom(t *testing.T) {
 		if _, err := r.enter(t.Context()); err != nil {
 			t.Error(err)
 		}
-		r.works(closing)
+		r.works(closing, false)
 		r.close()
 	})
 	if stays(t, inside) || stays(t, late) {
 		t.Error("a run stays although another wants to be alone")
+	}
+	if !stays(t, single) {
+		t.Error("a run that is alone goes because another wants to be alone")
 	}
 	if stays(t, closing) {
 		t.Error("a run stays in a process that stops")

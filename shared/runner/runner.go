@@ -112,7 +112,8 @@ func (r *Runner) claim(ctx context.Context, runID string, margin time.Duration) 
 		return nil, func() {}, errFull
 	}
 	o, err = r.Runs.Claim(ctx, runID)
-	if errors.Is(err, run.ErrAlone) {
+	alone := errors.Is(err, run.ErrAlone)
+	if alone {
 		out()
 		if out, err = r.room.enterAlone(waiting); err != nil {
 			return nil, func() {}, errFull
@@ -123,7 +124,7 @@ func (r *Runner) claim(ctx context.Context, runID string, margin time.Duration) 
 	if err != nil {
 		return nil, out, err
 	}
-	worked := r.room.works(o)
+	worked := r.room.works(o, alone)
 	return o, func() { worked(); out() }, nil
 }
 
