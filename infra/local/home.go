@@ -65,10 +65,6 @@ func serve(ctx context.Context, o options) error {
 	for _, q := range infra.Queues {
 		queues[q.Name] = db.Queue(q.Name, sqlite.QueueOptions{MaxReceives: q.Receives})
 	}
-	if err := h.open(ctx, queues); err != nil {
-		return err
-	}
-
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w (another address: -addr 127.0.0.1:0)", o.addr, err)
@@ -76,6 +72,10 @@ func serve(ctx context.Context, o options) error {
 	h.url = o.publicURL
 	if h.url == "" {
 		h.url = "http://" + listener.Addr().String()
+	}
+	if err := h.open(ctx, queues); err != nil {
+		listener.Close()
+		return err
 	}
 
 	handlers := map[string]lambda.Handler{
@@ -143,7 +143,7 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 	h.models = models.Default
 	h.app = app.New(app.Backends{
 		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New,
-		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease, Traffic: traffic,
+		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease, Traffic: traffic, PublicURL: h.url,
 	})
 
 	var found bool

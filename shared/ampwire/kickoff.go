@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -35,10 +36,8 @@ func (w *Wire) kickoff(rw http.ResponseWriter, r *http.Request, c workspace.Call
 	if err != nil {
 		return err
 	}
-	for _, t := range k.targets {
-		if err := w.CheckURL(t.URL); err != nil {
-			return fault.New(fault.Invalid, "%s: %s", urlField[t.Kind], err)
-		}
+	if err := w.checkTargets(k.targets); err != nil {
+		return err
 	}
 	key := r.Header.Get("Idempotency-Key")
 	if len(key) > maxKey {
@@ -79,11 +78,25 @@ type kickoff struct {
 
 // urlField names the field that holds the URL of each kind of target.
 var urlField = map[run.Kind]string{
-	run.StepTarget: "stepWebhookUrl", run.TaskTarget: "taskWebhookUrl", run.CrewTarget: "crewWebhookUrl", run.StreamTarget: "webhooks.url",
+	run.StepTarget: "stepWebhookUrl", run.TaskTarget: "taskWebhookUrl", run.CrewTarget: "crewWebhookUrl",
+	run.StreamTarget: "webhooks.url", run.HumanTarget: "humanInputWebhook.url",
+}
+
+// targetFields are the fields that name targets.
+var targetFields = []string{"webhooks", "stepWebhookUrl", "taskWebhookUrl", "crewWebhookUrl", "humanInputWebhook", "humanInputWebhookUrl"}
+
+// checkTargets refuses URLs that no POST could go to.
+func (w *Wire) checkTargets(targets []run.Target) error {
+	for _, t := range targets {
+		if err := w.CheckURL(t.URL); err != nil {
+			return fault.New(fault.Invalid, "%s: %s", urlField[t.Kind], err)
+		}
+	}
+	return nil
 }
 
 // notBuilt are the fields of the wire that are accepted and have no effect yet.
-var notBuilt = []string{"humanInputWebhook", "humanInputWebhookUrl", "trainingFilename", "generateArtifact", "conformInputs"}
+var notBuilt = []string{"trainingFilename", "generateArtifact", "conformInputs"}
 
 // readKickoff reads the fields of a kickoff. An empty string is as good as no field: clients made from the dashboard send one
 // for everything unused.
@@ -96,23 +109,8 @@ func readKickoff(o httpapi.Object) (kickoff, error) {
 	if o.Has("meta") {
 		k.meta = o["meta"]
 	}
-	for _, kind := range []run.Kind{run.StepTarget, run.TaskTarget, run.CrewTarget} {
-		url, err := webhookURL(o, k.inputs, urlField[kind])
-		if err != nil {
-			return k, err
-		}
-		if url != "" {
-			k.targets = append(k.targets, run.Target{ID: string(kind), Kind: kind, URL: url})
-		}
-	}
-	if given(o, "webhooks") {
-		stream, err := readStream(o)
-		if err != nil {
-			return k, err
-		}
-		if stream != nil {
-			k.targets = append(k.targets, *stream)
-		}
+	if k.targets, err = readTargets(o, k.inputs); err != nil {
+		return k, err
 	}
 	if o.Has("limits") {
 		if k.limits, err = crew.ParseLimits(o["limits"]); err != nil {
@@ -150,6 +148,29 @@ func (w *Wire) restore(ctx context.Context, d crew.Deployment, k *kickoff) (run.
 	return restored, nil
 }
 
+// readTargets reads the targets that a request names.
+func readTargets(o httpapi.Object, inputs map[string]any) (targets []run.Target, err error) {
+	for _, kind := range []run.Kind{run.StepTarget, run.TaskTarget, run.CrewTarget} {
+		url, err := webhookURL(o, inputs, urlField[kind])
+		if err != nil {
+			return nil, err
+		}
+		if url != "" {
+			targets = append(targets, run.Target{ID: string(kind), Kind: kind, URL: url})
+		}
+	}
+	for _, read := range []func(httpapi.Object) (*run.Target, error){readStream, readHuman} {
+		t, err := read(o)
+		if err != nil {
+			return nil, err
+		}
+		if t != nil {
+			targets = append(targets, *t)
+		}
+	}
+	return targets, nil
+}
+
 // webhookURL finds one of the three URLs at the top level, or inside the inputs, where the original's guide lists them. It is
 // never left there.
 func webhookURL(o httpapi.Object, inputs map[string]any, field string) (string, error) {
@@ -166,8 +187,11 @@ func webhookURL(o httpapi.Object, inputs map[string]any, field string) (string, 
 	return url, nil
 }
 
-// readStream reads the `webhooks` object; nil when its url is empty.
+// readStream reads the `webhooks` object; nil when it is absent or its url is empty.
 func readStream(o httpapi.Object) (*run.Target, error) {
+	if !given(o, "webhooks") {
+		return nil, nil
+	}
 	w, err := o.Object("webhooks")
 	if err != nil {
 		return nil, err
@@ -191,16 +215,50 @@ func readStream(o httpapi.Object) (*run.Target, error) {
 	if t.Realtime, err = w.Bool("realtime"); err != nil {
 		return nil, within("webhooks", err)
 	}
-	if given(w, "authentication") {
-		if t.Authorization, err = readAuthentication(w); err != nil {
-			return nil, within("webhooks", err)
-		}
+	if t.Authorization, err = readAuthentication(w, false); err != nil {
+		return nil, within("webhooks", err)
 	}
 	return &t, nil
 }
 
-// readAuthentication gives the value of the Authorization header that the receiver wants.
-func readAuthentication(o httpapi.Object) (string, error) {
+// readHuman reads where questions to people go: the object humanInputWebhook, or the older flat URL; nil for neither.
+func readHuman(o httpapi.Object) (*run.Target, error) {
+	t := run.Target{ID: string(run.HumanTarget), Kind: run.HumanTarget}
+	var err error
+	if t.URL, err = o.String("humanInputWebhookUrl"); err != nil {
+		return nil, err
+	}
+	if given(o, "humanInputWebhook") {
+		h, err := o.Object("humanInputWebhook")
+		if err != nil {
+			return nil, err
+		}
+		url, err := h.String("url")
+		if err != nil {
+			return nil, within("humanInputWebhook", err)
+		}
+		if _, there := h["url"]; !there {
+			return nil, fault.New(fault.Invalid, "humanInputWebhook: \"url\" is missing.")
+		}
+		if url != "" {
+			t.URL = url
+			if t.Authorization, err = readAuthentication(h, true); err != nil {
+				return nil, within("humanInputWebhook", err)
+			}
+		}
+	}
+	if t.URL == "" {
+		return nil, nil
+	}
+	return &t, nil
+}
+
+// readAuthentication gives the value of the Authorization header that the receiver wants, "" for none. basic says whether
+// it may be a name and a password.
+func readAuthentication(o httpapi.Object, basic bool) (string, error) {
+	if !given(o, "authentication") {
+		return "", nil
+	}
 	a, err := o.Object("authentication")
 	if err != nil {
 		return "", err
@@ -209,12 +267,18 @@ func readAuthentication(o httpapi.Object) (string, error) {
 	if err != nil {
 		return "", within("authentication", err)
 	}
+	if strategy == "basic" && basic {
+		return readBasic(a)
+	}
 	token, err := a.String("token")
 	if err != nil {
 		return "", within("authentication", err)
 	}
 	if strategy == "" && token == "" {
 		return "", nil
+	}
+	if strategy != "bearer" && basic {
+		return "", fault.New(fault.Invalid, "authentication: the strategy must be \"bearer\" or \"basic\", and it is %q.", strategy)
 	}
 	if strategy != "bearer" {
 		return "", fault.New(fault.Invalid, "authentication: the strategy must be \"bearer\", and it is %q.", strategy)
@@ -226,6 +290,25 @@ func readAuthentication(o httpapi.Object) (string, error) {
 		return "", nil
 	}
 	return "Bearer " + token, nil
+}
+
+func readBasic(a httpapi.Object) (string, error) {
+	username, err := a.String("username")
+	if err != nil {
+		return "", within("authentication", err)
+	}
+	password, err := a.String("password")
+	if err != nil {
+		return "", within("authentication", err)
+	}
+	if username == "" && password == "" {
+		return "", nil
+	}
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
+	if strings.Contains(username, ":") || strings.ContainsFunc(username+password, control) {
+		return "", fault.New(fault.Invalid, "authentication: a username has no colon, and neither it nor the password has control characters.")
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password)), nil
 }
 
 // within says inside which object a field is wrong.
@@ -244,7 +327,7 @@ func ignored(o httpapi.Object) (warnings []string) {
 }
 
 // known are all fields of the wire.
-var known = slices.Concat(notBuilt, []string{"inputs", "meta", "limits", "restoreFromStateId", "webhooks", "stepWebhookUrl", "taskWebhookUrl", "crewWebhookUrl"})
+var known = slices.Concat(notBuilt, targetFields, []string{"inputs", "meta", "limits", "restoreFromStateId"})
 
 // given tells whether a field says anything: it is there, and neither null nor "".
 func given(o httpapi.Object, field string) bool {

@@ -9,7 +9,6 @@ import (
 	"muster/events"
 	"muster/shared/fault"
 	"muster/shared/httpapi"
-	"muster/shared/id"
 	"muster/shared/run"
 	"muster/shared/workspace"
 )
@@ -97,18 +96,11 @@ func (w *Wire) status(rw http.ResponseWriter, r *http.Request, c workspace.Calle
 
 // statusOf reads the run item and the newest page, and what that page names. fault.NotFound: the caller has no such run.
 func (w *Wire) statusOf(ctx context.Context, shown string, c workspace.Caller) (statusReply, error) {
-	runID, ok := id.Parse("run", shown)
-	if !ok {
-		return statusReply{}, fault.New(fault.NotFound, "This is no kickoff id.")
-	}
-	r, err := w.Runs.Get(ctx, runID)
+	r, err := w.find(ctx, shown, c)
 	if err != nil {
 		return statusReply{}, err
 	}
-	if !c.Sees(r.WorkspaceID, r.DeploymentID) {
-		return statusReply{}, fault.New(fault.NotFound, "This is somebody else's run.")
-	}
-	page, err := w.Runs.Newest(ctx, runID)
+	page, err := w.Runs.Newest(ctx, r.ID)
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return statusReply{}, err
 	}
@@ -125,9 +117,9 @@ func (w *Wire) render(r run.Run, p run.Page) statusReply {
 	if w.Note != nil {
 		reply.ModelNote = text(w.Note(r))
 	}
-	state, ended := r.State, r.EndedAt
+	state, ended := r.StateAt(p), r.EndedAt
 	if p.Outcome != nil {
-		state, ended = p.Outcome.State, p.At
+		ended = p.At
 	}
 	reply.State, reply.Status = stateWords(state, p)
 	if state == run.Succeeded && p.Outcome != nil {

@@ -9,7 +9,7 @@ import (
 	"muster/shared/webhook"
 )
 
-// The bodies of the step, task and crew URLs. Every key is always there; meta is the kickoff's, unchanged.
+// The bodies of the step, task, crew and human input URLs. Every key is always there; meta is the kickoff's, unchanged.
 
 type stepBody struct {
 	Prompt    string          `json:"prompt"`
@@ -42,6 +42,22 @@ type crewBody struct {
 	// Status and Error are there unless the run succeeded.
 	Status string `json:"status,omitempty"`
 	Error  string `json:"error,omitempty"`
+}
+
+type humanBody struct {
+	KickoffID   string          `json:"kickoff_id"`
+	ExecutionID string          `json:"execution_id"`
+	TaskID      string          `json:"task_id"`
+	TaskOutput  string          `json:"task_output"`
+	Meta        json.RawMessage `json:"meta"`
+
+	// The original has none of these.
+	TaskName   string  `json:"task_name"`
+	RequestID  string  `json:"request_id"`
+	Round      int     `json:"round"`
+	ExpiresAt  *string `json:"expires_at"`
+	ApproveURL string  `json:"approve_url,omitempty"`
+	RejectURL  string  `json:"reject_url,omitempty"`
 }
 
 type tokenUsage struct {
@@ -96,6 +112,36 @@ func Crew(r run.Run, q run.Request, p run.Page, _ run.Target, _ []json.RawMessag
 		return nil, fmt.Errorf("make the crew body of run %s: %w", r.ID, err)
 	}
 	return []webhook.Body{body}, nil
+}
+
+// HumanInput makes the format of a question to a person. link gives the URL of a page where somebody can give an answer
+// without a token, "" for none.
+func HumanInput(link func(r run.Run, q run.Asked, answer string) (string, error)) func(run.Run, run.Request, run.Page, run.Target, []json.RawMessage) ([]webhook.Body, error) {
+	return func(r run.Run, q run.Request, p run.Page, _ run.Target, _ []json.RawMessage) ([]webhook.Body, error) {
+		if p.Asked == nil {
+			return nil, nil
+		}
+		a := *p.Asked
+		b := humanBody{
+			KickoffID: r.ID, ExecutionID: r.ID, TaskID: a.Task.TaskID, TaskOutput: a.Task.Raw, Meta: q.Meta,
+			TaskName: a.Task.Name, RequestID: a.ID, Round: a.Round,
+		}
+		if !a.Expires.IsZero() {
+			b.ExpiresAt = text(timestamp(a.Expires))
+		}
+		var err error
+		if b.ApproveURL, err = link(r, a, run.Approve); err != nil {
+			return nil, err
+		}
+		if b.RejectURL, err = link(r, a, run.Reject); err != nil {
+			return nil, err
+		}
+		body, err := one(b)
+		if err != nil {
+			return nil, fmt.Errorf("make the human input body of page %d of run %s: %w", p.Seq, r.ID, err)
+		}
+		return []webhook.Body{body}, nil
+	}
 }
 
 func newTaskBody(t run.TaskOutput, runID string, meta json.RawMessage) *taskBody {

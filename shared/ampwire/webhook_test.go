@@ -89,6 +89,8 @@ func TestBodiesAreThoseOfTheSeed(t *testing.T) {
 	}
 }
 
+func noLink(run.Run, run.Asked, string) (string, error) { return "", nil }
+
 func TestEveryKeyIsAlwaysThere(t *testing.T) {
 	r := run.Run{ID: "k"}
 	usage := run.Totals{Usage: run.Usage{TotalTokens: 3, PromptTokens: 2, CompletionTokens: 1, SuccessfulRequests: 1}}
@@ -98,6 +100,13 @@ func TestEveryKeyIsAlwaysThere(t *testing.T) {
 		page   run.Page
 		want   string
 	}{
+		{"a question", ampwire.HumanInput(noLink), run.Page{Asked: &run.Asked{ID: "apr_1", Round: 2, Task: run.TaskOutput{TaskID: "t", Name: "draft", Raw: "text"}}},
+			`{"kickoff_id":"k","execution_id":"k","task_id":"t","task_output":"text","meta":null,"task_name":"draft","request_id":"apr_1","round":2,"expires_at":null}`},
+		{"a question with links and an end", ampwire.HumanInput(func(_ run.Run, q run.Asked, answer string) (string, error) {
+			return "https://m/" + q.ID + "/" + answer, nil
+		}),
+			run.Page{Asked: &run.Asked{ID: "apr_1", Round: 1, Expires: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}},
+			`{"kickoff_id":"k","execution_id":"k","task_id":"","task_output":"","meta":null,"task_name":"","request_id":"apr_1","round":1,"expires_at":"2030-01-01T00:00:00.000Z","approve_url":"https://m/apr_1/approve","reject_url":"https://m/apr_1/reject"}`},
 		{"a thought without a tool", ampwire.Step, run.Page{Notes: []run.Note{{Prompt: "p", Thought: "<b>&"}}},
 			`{"prompt":"p","thought":"<b>&","tool":null,"tool_input":null,"result":null,"kickoff_id":"k","meta":null}`},
 		{"a tool without input and result", ampwire.Step, run.Page{Notes: []run.Note{{Tool: "t"}}},
@@ -122,7 +131,7 @@ func TestEveryKeyIsAlwaysThere(t *testing.T) {
 
 func TestAPageWithNothingToTellMakesNoBody(t *testing.T) {
 	for name, format := range map[string]func(run.Run, run.Request, run.Page, run.Target, []json.RawMessage) ([]webhook.Body, error){
-		"step": ampwire.Step, "task": ampwire.Task, "crew": ampwire.Crew, "stream": ampwire.Stream,
+		"step": ampwire.Step, "task": ampwire.Task, "crew": ampwire.Crew, "stream": ampwire.Stream, "human_input": ampwire.HumanInput(noLink),
 	} {
 		if bodies, err := format(seedRun, seedRequest, run.Page{}, run.Target{Kind: run.StreamTarget, Events: []string{"*"}}, nil); err != nil || len(bodies) != 0 {
 			t.Errorf("%s: %d bodies, %v", name, len(bodies), err)

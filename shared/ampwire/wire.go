@@ -1,5 +1,5 @@
-// Package ampwire is the wire that clients of CrewAI AMP speak: GET /inputs, POST /kickoff, GET /status/{id}, and the bodies
-// of the step, task, crew and streaming webhooks. It spells what package run knows in the words of that wire, and decides
+// Package ampwire is the wire that clients of CrewAI AMP speak: GET /inputs, POST /kickoff, GET /status/{id}, POST /resume,
+// POST /stop/{id}, and the bodies of the step, task, crew, human input and streaming webhooks. It spells what package run knows in the words of that wire, and decides
 // nothing.
 //
 // A deployment token chooses its deployment. With the workspace token the header Muster-Deployment does, unless the workspace
@@ -49,6 +49,8 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "GET", Path: "/status/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.status},
 		// Once documented by mistake, and still called.
 		{Method: "GET", Path: "/{id}/status", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.status},
+		{Method: "POST", Path: "/resume", Function: "api", Who: httpapi.Deployment, Dialect: resumeDialect, Handle: w.resume},
+		{Method: "POST", Path: "/stop/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.stop},
 		{Method: "GET", Path: "/healthcheck", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.healthcheck},
 	}
 }

@@ -205,6 +205,10 @@ func TestKickoffRefuses(t *testing.T) {
 		{"realtime in words", hook(`"events":["*"],"realtime":"yes"`), 422, `webhooks: "realtime" must be true or false, and it is a string.`},
 		{"another strategy", hook(`"events":["*"],"authentication":{"strategy":"basic","token":"t"}`), 422, `webhooks: authentication: the strategy must be "bearer", and it is "basic".`},
 		{"no strategy", hook(`"events":["*"],"authentication":{"token":"t"}`), 422, `webhooks: authentication: the strategy must be "bearer", and it is "".`},
+		{"questions without a url", with(`"humanInputWebhook":{"authentication":{}}`), 422, `humanInputWebhook: "url" is missing.`},
+		{"questions to a path", with(`"humanInputWebhookUrl":"/hook"`), 422, `humanInputWebhook.url: The URL must begin with http:// or https://.`},
+		{"questions with another strategy", with(`"humanInputWebhook":{"url":"https://h.example","authentication":{"strategy":"digest"}}`), 422, `humanInputWebhook: authentication: the strategy must be "bearer" or "basic", and it is "digest".`},
+		{"a user with a colon", with(`"humanInputWebhook":{"url":"https://h.example","authentication":{"strategy":"basic","username":"a:b"}}`), 422, `humanInputWebhook: authentication: a username has no colon, and neither it nor the password has control characters.`},
 		{"a token that breaks out of its header", hook(`"events":["*"],"authentication":{"strategy":"bearer","token":"a\r\nX: y"}`), 422, `webhooks: authentication: the token has characters that a header cannot carry.`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -259,10 +263,17 @@ func TestKickoffUnderstands(t *testing.T) {
 			targets: []run.Target{{ID: "stream", Kind: run.StreamTarget, URL: "https://w.example", Events: []string{"*"}, Realtime: true, Authorization: "sealed"}}, bearer: "Bearer my-secret-token"},
 		{name: "a stream with an empty token", body: `{"inputs":` + inputs + `,"webhooks":{"events":["*"],"url":"https://w.example","realtime":null,"authentication":{"strategy":"bearer","token":""}}}`,
 			targets: []run.Target{{ID: "stream", Kind: run.StreamTarget, URL: "https://w.example", Events: []string{"*"}}}},
-		{name: "what is not built yet, and what nobody knows", body: `{"inputs":` + inputs + `,"humanInputWebhook":{},"humanInputWebhookUrl":"https://h.example","restoreFromStateId":"x",
+		{name: "where questions go", body: `{"inputs":` + inputs + `,"humanInputWebhookUrl":"https://h.example"}`, targets: []run.Target{target("human_input", "https://h.example")}},
+		{name: "where questions go, as an object that wins", body: `{"inputs":` + inputs + `,"humanInputWebhook":{"url":"https://o.example"},"humanInputWebhookUrl":"https://h.example"}`,
+			targets: []run.Target{target("human_input", "https://o.example")}},
+		{name: "where questions go, with a token", body: `{"inputs":` + inputs + `,"humanInputWebhook":{"url":"https://h.example","authentication":{"strategy":"bearer","token":"t"}}}`,
+			targets: []run.Target{{ID: "human_input", Kind: run.HumanTarget, URL: "https://h.example", Authorization: "sealed"}}, bearer: "Bearer t"},
+		{name: "where questions go, with a password", body: `{"inputs":` + inputs + `,"humanInputWebhook":{"url":"https://h.example","authentication":{"strategy":"basic","username":"jo","password":"pä:ss"}}}`,
+			targets: []run.Target{{ID: "human_input", Kind: run.HumanTarget, URL: "https://h.example", Authorization: "sealed"}}, bearer: "Basic am86cMOkOnNz"},
+		{name: "where questions go, empty", body: `{"inputs":` + inputs + `,"humanInputWebhook":{"url":"","authentication":{"strategy":"basic"}},"humanInputWebhookUrl":""}`},
+		{name: "what is not built yet, and what nobody knows", body: `{"inputs":` + inputs + `,"restoreFromStateId":"x",
 			"trainingFilename":"x.pkl","generateArtifact":true,"conformInputs":true,"topic":"x\n"}`,
-			warning: "humanInputWebhook is not built yet and was ignored; humanInputWebhookUrl is not built yet and was ignored; " +
-				"trainingFilename is not built yet and was ignored; generateArtifact is not built yet and was ignored; conformInputs is not built yet and was ignored; unknown field topic was ignored; " +
+			warning: "trainingFilename is not built yet and was ignored; generateArtifact is not built yet and was ignored; conformInputs is not built yet and was ignored; unknown field topic was ignored; " +
 				"restoreFromStateId is no kickoff id; the run begins at the beginning"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -299,7 +310,7 @@ func TestKickoffUnderstands(t *testing.T) {
 			if diff := cmp.Diff(c.targets, q.Targets); diff != "" {
 				t.Errorf("targets (-want +got):\n%s", diff)
 			}
-			if got := b.sealed["target/stream"]; got != c.bearer {
+			if got := b.sealed["target/stream"] + b.sealed["target/human_input"]; got != c.bearer {
 				t.Errorf("authorization: got %q, want %q", got, c.bearer)
 			}
 		})

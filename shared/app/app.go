@@ -49,6 +49,8 @@ type Backends struct {
 	Lease time.Duration
 	// Margin is how much of an invocation must be left for a run to begin another step; 0 is the default.
 	Margin time.Duration
+	// PublicURL is where others reach the routes; without it, questions to people have no one-click links.
+	PublicURL string
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 	Log *slog.Logger
@@ -120,8 +122,21 @@ func (a *App) newDispatcher() *dispatch.Dispatcher {
 		Runs: a.Runs, Crews: a.Crews, Store: a.b.Records, Client: a.client, Sealer: a.b.Sealer, Queue: a.b.Deliveries, Now: a.b.Now, Log: a.b.Log,
 		Formats: map[run.Kind]dispatch.Format{
 			run.StepTarget: ampwire.Step, run.TaskTarget: ampwire.Task, run.CrewTarget: ampwire.Crew, run.StreamTarget: ampwire.Stream,
+			run.HumanTarget: ampwire.HumanInput(a.link),
 		},
 	}
+}
+
+// link gives the link to an answer to a question, "" where nobody knows under which URL we are reached.
+func (a *App) link(r run.Run, q run.Asked, answer string) (string, error) {
+	if a.b.PublicURL == "" {
+		return "", nil
+	}
+	token, err := a.Runs.LinkToken(context.Background(), r, q)
+	if err != nil {
+		return "", err
+	}
+	return deploywire.ApprovalURL(a.b.PublicURL, q.ID, answer, token), nil
 }
 
 // Sweep looks after everything that is due.

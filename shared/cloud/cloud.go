@@ -64,6 +64,7 @@ func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error
 		Models:     c.Models,
 		Traffic:    c.Traffic,
 		Guard:      guard.Options{Allow: c.PrivateNetworks},
+		PublicURL:  c.PublicURL,
 	}, sdk, nil
 }
 

@@ -35,6 +35,7 @@ const (
 	MaxConcurrentRunsKey   = "MUSTER_MAX_CONCURRENT_RUNS"
 	WhenFullKey            = "MUSTER_WHEN_FULL"
 	MaxKickoffsKey         = "MUSTER_MAX_KICKOFFS_PER_MINUTE"
+	PublicURLKey           = "MUSTER_PUBLIC_URL"
 )
 
 // Config is everything that a function is told from outside. Every function is told the same, and may do less with it
@@ -63,6 +64,8 @@ type Config struct {
 	// Traffic bounds the runs of the whole workspace (MUSTER_MAX_CONCURRENT_RUNS, MUSTER_WHEN_FULL: queue or reject,
 	// MUSTER_MAX_KICKOFFS_PER_MINUTE; absent: no limit).
 	Traffic crew.Traffic
+	// PublicURL is where others reach the routes, for the links in questions to people (MUSTER_PUBLIC_URL; absent: no links).
+	PublicURL string
 	// Models is what llm.FromEnv reads. On AWS an API key may be "ssm:" and the name of a SecureString that holds it.
 	Models llm.Settings
 }
@@ -96,6 +99,7 @@ func From(getenv func(string) string) (Config, error) {
 		ToolFunctions:       list(getenv(ToolFunctionsKey)),
 		PrivateNetworks:     r.prefixes(PrivateNetworksKey),
 		Traffic:             r.traffic(),
+		PublicURL:           r.publicURL(),
 		Models:              llm.FromEnv(getenv),
 	}
 	if (c.SealingKeyParameter == "") == (c.SealingKeys == "") {
@@ -165,6 +169,14 @@ func (r *reader) url(key string) string {
 	v := r.need(key, "the URL of an SQS queue")
 	if u, err := url.Parse(v); v != "" && (err != nil || u.Scheme == "" || u.Host == "") {
 		r.wrong("%s is not a URL", key)
+	}
+	return v
+}
+
+func (r *reader) publicURL() string {
+	v := r.getenv(PublicURLKey)
+	if u, err := url.Parse(v); v != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "") {
+		r.wrong("%s is not a URL such as https://muster.example.com", PublicURLKey)
 	}
 	return v
 }

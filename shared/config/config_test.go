@@ -45,6 +45,7 @@ func TestFromReadsEverySetting(t *testing.T) {
 		config.WhenFullKey:          "reject",
 		config.MaxKickoffsKey:       "60",
 		"MODEL":                     "ollama/llama3.2",
+		config.PublicURLKey:         "https://muster.example.com",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +63,7 @@ func TestFromReadsEverySetting(t *testing.T) {
 		ToolFunctions:   []string{"crm-lookup", "send-quote"},
 		PrivateNetworks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8")},
 		Traffic:         crew.Traffic{MaxConcurrentRuns: 20, WhenFull: crew.Reject, MaxKickoffsPerMinute: 60},
+		PublicURL:       "https://muster.example.com",
 		Models:          got.Models,
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
@@ -84,6 +86,7 @@ func TestFromTellsEverythingThatIsWrong(t *testing.T) {
 		{"what is no URL is named", map[string]string{config.RunsURLKey: "runs"}, []string{"MUSTER_RUNS_QUEUE_URL is not a URL"}},
 		{"what is no hash is named", map[string]string{config.InternalTokenKey: "mus_int_x"}, []string{"MUSTER_INTERNAL_TOKEN_SHA256 is not"}},
 		{"what is no id is named", map[string]string{config.WorkspaceIDKey: "mine"}, []string{"MUSTER_WORKSPACE_ID is not"}},
+		{"what is no URL is named", map[string]string{config.PublicURLKey: "muster.example.com"}, []string{"MUSTER_PUBLIC_URL is not"}},
 		{"what is no network is named", map[string]string{config.PrivateNetworksKey: "10.1.0.0"}, []string{"MUSTER_PRIVATE_NETWORKS is not"}},
 		{"what is no number is named", map[string]string{config.MaxConcurrentRunsKey: "many"}, []string{"MUSTER_MAX_CONCURRENT_RUNS is not"}},
 		{"what is no way to be full is named", map[string]string{config.WhenFullKey: "wait"}, []string{"MUSTER_WHEN_FULL", "queue"}},

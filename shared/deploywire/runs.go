@@ -224,20 +224,8 @@ func (w *Wire) listRuns(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	if err != nil {
 		return err
 	}
-	if shown := r.URL.Query().Get("deployment_id"); shown != "" || c.Kind == workspace.Deployment {
-		d, err := w.chosen(r.Context(), shown, c)
-		if err != nil {
-			return err
-		}
-		q.DeploymentIDs = []string{d.ID}
-	} else {
-		all, err := w.Crews.Deployments(r.Context(), c.WorkspaceID)
-		if err != nil {
-			return err
-		}
-		for _, d := range all {
-			q.DeploymentIDs = append(q.DeploymentIDs, d.ID)
-		}
+	if q.DeploymentIDs, err = w.asked(r.Context(), r.URL.Query().Get("deployment_id"), c); err != nil {
+		return err
 	}
 	runs, next, err := w.Runs.List(r.Context(), q)
 	if err != nil {
@@ -253,6 +241,21 @@ func (w *Wire) listRuns(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	return httpapi.WriteJSON(rw, http.StatusOK, reply)
 }
 
+// asked gives the deployments that a list is about: the one that the request names, or all of the caller's.
+func (w *Wire) asked(ctx context.Context, shown string, c workspace.Caller) (ids []string, err error) {
+	if shown != "" || c.Kind == workspace.Deployment {
+		d, err := w.chosen(ctx, shown, c)
+		return []string{d.ID}, err
+	}
+	all, err := w.Crews.Deployments(ctx, c.WorkspaceID)
+	for _, d := range all {
+		ids = append(ids, d.ID)
+	}
+	return ids, err
+}
+
+var errCursor = fault.New(fault.Invalid, "\"cursor\" must be the next_cursor of the page before.")
+
 // readList reads the query of a list.
 func readList(v url.Values) (run.ListRequest, error) {
 	var q run.ListRequest
@@ -261,19 +264,29 @@ func readList(v url.Values) (run.ListRequest, error) {
 			return q, fault.New(fault.Invalid, "There is no status %q; there are pending, running, succeeded, failed and canceled.", status)
 		}
 	}
-	if limit := v.Get("limit"); limit != "" {
-		n, err := strconv.Atoi(limit)
-		if err != nil || n < 1 || n > 100 {
-			return q, fault.New(fault.Invalid, "\"limit\" must be a number from 1 to 100.")
-		}
-		q.Limit = n
+	var err error
+	if q.Limit, err = readLimit(v); err != nil {
+		return q, err
 	}
 	if cursor := v.Get("cursor"); cursor != "" {
 		before, ok := id.Parse("run", cursor)
 		if !ok {
-			return q, fault.New(fault.Invalid, "\"cursor\" must be the next_cursor of the page before.")
+			return q, errCursor
 		}
 		q.Cursor = before
 	}
 	return q, nil
+}
+
+// readLimit reads how many a list shows; 0 when the query does not say.
+func readLimit(v url.Values) (int, error) {
+	limit := v.Get("limit")
+	if limit == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(limit)
+	if err != nil || n < 1 || n > 100 {
+		return 0, fault.New(fault.Invalid, "\"limit\" must be a number from 1 to 100.")
+	}
+	return n, nil
 }

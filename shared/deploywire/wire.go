@@ -1,5 +1,5 @@
-// Package deploywire is the deployment wire, /v1: deployments and their versions, runs, and the events that a program outside
-// adds to a run. It spells what packages crew and run know in the words of that wire, and decides nothing.
+// Package deploywire is the deployment wire, /v1: deployments and their versions, runs, the events that a program outside
+// adds to a run, and the questions that runs ask people, for programs and, at /approvals, for a person with a link. It spells what packages crew and run know in the words of that wire, and decides nothing.
 //
 // Ids are shown with a prefix (dep_, ver_, run_, ws_) and taken with or without. Errors are {"error": {"code", "message"}}; bad
 // input is 400. A deployment's token sees its own deployment and runs, and everything else is not there for it.
@@ -79,6 +79,11 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "GET", Path: "/v1/runs/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getRun},
 		{Method: "POST", Path: "/v1/runs/{id}/rerun", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.rerun},
 		{Method: "POST", Path: "/v1/runs/{id}/events", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addEvent},
+		{Method: "POST", Path: "/v1/runs/{id}/cancel", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.cancelRun},
+		{Method: "GET", Path: "/v1/approvals", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listApprovals},
+		{Method: "POST", Path: "/v1/approvals/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.answer},
+		{Method: "GET", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.showLink},
+		{Method: "POST", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.useLink},
 		{Method: "GET", Path: "/v1/events/types", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.eventTypes},
 	}
 }

@@ -37,6 +37,7 @@ type bench struct {
 	workspaceID string
 	token       string
 	handler     http.Handler
+	ahead       time.Duration // how far our clock is ahead
 }
 
 func newBench(t *testing.T) *bench {
@@ -50,7 +51,7 @@ func newBench(t *testing.T) *bench {
 		t: t, crews: &crew.Store{Records: db.Records()}, tokens: &workspace.Tokens{Records: db.Records()}, sealer: sealer, workspaceID: id.New(),
 	}
 	b.runs = &run.Service{
-		Store: db.Records(), Crews: b.crews, Log: slog.New(slog.DiscardHandler), Seal: sealer.Seal,
+		Store: db.Records(), Crews: b.crews, Log: slog.New(slog.DiscardHandler), Seal: sealer.Seal, Unseal: sealer.Open, Now: func() time.Time { return time.Now().Add(b.ahead) },
 		Runs: db.Queue("runs", sqlite.QueueOptions{}), Deliveries: db.Queue("deliveries", sqlite.QueueOptions{}),
 	}
 	b.token = b.mint(workspace.Caller{Kind: workspace.Workspace, WorkspaceID: b.workspaceID})

@@ -1,7 +1,7 @@
 // Package sweep is the one loop over what is due: runs whose message was lost or whose owner died, ended runs whose
-// deliveries have no record, and parked deliveries. It decides nothing and ends nothing. It sends first and moves `due`
-// forward then, on condition that it is still what was read; so whatever it finds is knocked for at least once, however
-// often a sweeper dies.
+// deliveries have no record, parked deliveries, and questions that have stood for too long, which package run answers. It
+// decides nothing. It sends first and moves `due` forward then, on condition that it is still what was read; so whatever
+// it finds is knocked for at least once, however often a sweeper dies.
 package sweep
 
 import (
