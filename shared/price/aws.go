@@ -15,7 +15,7 @@ const (
 
 // What the parts of a run take, as infra/count measures it at its reference run.
 const (
-	runnerGB        = 0.5
+	runnerGB        = 0.25
 	dispatcherGB    = 0.25
 	dispatching     = 100 * time.Millisecond // of one delivery
 	writesOfRun     = 9                      // the request, the item and its index, claim, settling, told
