@@ -116,6 +116,7 @@ func serve(ctx context.Context, o options) error {
 	}
 	h.say.line("Stopping. Runs that are under way go on at the next start.")
 	stopWork()
+	h.app.Stop()
 	grace, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	_ = server.Shutdown(grace)

@@ -51,6 +51,8 @@ type Backends struct {
 	Margin time.Duration
 	// PublicURL is where others reach the routes; without it, questions to people have no one-click links.
 	PublicURL string
+	// Report takes what a sweep found, for metrics; it is logged unless set.
+	Report func(found map[run.Finding]int)
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 	Log *slog.Logger
@@ -112,6 +114,9 @@ func (a *App) newRunner() *runner.Runner {
 	}
 }
 
+// Stop makes every run leave this process, because it is about to end.
+func (a *App) Stop() { a.work.get(a.newRunner).Stop() }
+
 // Dispatcher is the queue.Handler of the deliveries queue.
 func (a *App) Dispatcher(ctx context.Context, m queue.Received) queue.Answer {
 	return a.tell.get(a.newDispatcher).Handle(ctx, m)
@@ -142,7 +147,7 @@ func (a *App) link(r run.Run, q run.Asked, answer string) (string, error) {
 // Sweep looks after everything that is due.
 func (a *App) Sweep(ctx context.Context) error {
 	s := sweep.Sweeper{
-		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Now: a.b.Now, Log: a.b.Log,
+		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Report: a.b.Report, Now: a.b.Now, Log: a.b.Log,
 	}
 	return s.Sweep(ctx)
 }

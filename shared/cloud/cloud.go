@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -25,6 +27,7 @@ import (
 	"muster/shared/guard"
 	"muster/shared/lambdatool"
 	"muster/shared/sqs"
+	"muster/shared/sweep"
 	"muster/shared/workspace"
 )
 
@@ -65,6 +68,7 @@ func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error
 		Traffic:    c.Traffic,
 		Guard:      guard.Options{Allow: c.PrivateNetworks},
 		PublicURL:  c.PublicURL,
+		Report:     sweep.EMF(os.Stdout, time.Now), // what Lambda writes to the log, CloudWatch makes metrics of
 	}, sdk, nil
 }
 

@@ -84,6 +84,7 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "POST", Path: "/v1/approvals/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.answer},
 		{Method: "GET", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.showLink},
 		{Method: "POST", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.useLink},
+		{Method: "GET", Path: "/v1/health/runs", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.health},
 		{Method: "GET", Path: "/v1/events/types", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.eventTypes},
 	}
 }

@@ -21,6 +21,9 @@
 //   - The newest page is the truth. The run item holds the lease, the inbox and a copy of the state, and is written only on
 //     condition of the revision that was read: nonce, state, answers and stop flag are all under that one condition.
 //   - After the end page nothing is put.
+//   - An invocation that ends cuts the steps under way, and each puts a page that says so; a step that was cut three times
+//     ends the run. Owners that die are counted from the newest result on: after two, a run is worked on alone in its
+//     process until it has another result; after five it is failed. So no run is failed for what a sibling did.
 //
 // Everything of a run lies in the partition "R#<id>":
 //

@@ -449,7 +449,7 @@ func earliest(open []Open) (first Open) {
 }
 
 // expire sees to a waiting run whose question has waited for too long: the default is its answer, or the run ends.
-func (s *Service) expire(ctx context.Context, r Run, q Request) (finding string, err error) {
+func (s *Service) expire(ctx context.Context, r Run, q Request) (finding Finding, err error) {
 	newest, err := s.Newest(ctx, r.ID)
 	if err != nil {
 		return "", err
@@ -467,7 +467,7 @@ func (s *Service) expire(ctx context.Context, r Run, q Request) (finding string,
 	if over(err) || fault.Is(err, fault.Conflict) || fault.Is(err, fault.Invalid) {
 		err = nil // somebody was quicker
 	}
-	return "a question waited for too long", err
+	return Unanswered, err
 }
 
 // The answers that a question can have.

@@ -109,7 +109,7 @@ func TestStart(t *testing.T) {
 		r := s.start(s.request())
 		s.clock = s.clock.Add(time.Minute)
 		finding, err := s.Wake(t.Context(), r.ID)
-		if err != nil || finding != "queued for long" || len(s.sent) != 1 {
+		if err != nil || finding != run.LongQueued || len(s.sent) != 1 {
 			t.Errorf("finding %q, %d messages, %v", finding, len(s.sent), err)
 		}
 	})

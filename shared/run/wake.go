@@ -15,7 +15,7 @@ const wakeAgain = time.Minute
 // Wake looks after a run that is due. A question that stood for too long is answered by its default, or ends the run. For
 // everything else it sends what the run needs and moves `due` forward, on condition that nobody
 // did anything to the run in between. finding says what was the matter, "" when nothing was: the index was stale.
-func (s *Service) Wake(ctx context.Context, runID string) (finding string, err error) {
+func (s *Service) Wake(ctx context.Context, runID string) (finding Finding, err error) {
 	r, q, err := s.Whole(ctx, runID)
 	if fault.Is(err, fault.NotFound) {
 		return "", nil
@@ -44,11 +44,11 @@ func (s *Service) Wake(ctx context.Context, runID string) (finding string, err e
 			return "", s.moved(ctx, r)
 		}
 	}
-	switch {
-	case r.State == Waiting:
+	if r.State == Waiting {
 		return s.expire(ctx, r, q)
-	case r.State.Ended():
-		finding = "deliveries without a record"
+	}
+	o, _ := r.overdue(now)
+	if o.Finding == EndNotTold {
 		p, err := s.Newest(ctx, runID)
 		if err != nil {
 			return "", err
@@ -56,19 +56,11 @@ func (s *Service) Wake(ctx context.Context, runID string) (finding string, err e
 		if err := s.SendDeliveries(ctx, runID, p); err != nil {
 			return "", err
 		}
-	default:
-		finding = "the lease ran out"
-		if r.State == Queued {
-			finding = "queued for long"
-		} else if r.Nonce == "" {
-			finding = "released and not taken up"
-		}
-		if err := s.Runs.Send(ctx, RunMessage{runID}.Message()); err != nil {
-			return "", err
-		}
+	} else if err := s.Runs.Send(ctx, RunMessage{runID}.Message()); err != nil {
+		return "", err
 	}
 	r.Due = now.Add(min(wakeAgain, s.Lease())).UTC()
-	return finding, s.moved(ctx, r)
+	return o.Finding, s.moved(ctx, r)
 }
 
 // moved writes a run whose due has moved; when somebody was quicker, the run is looked after.

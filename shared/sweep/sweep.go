@@ -22,6 +22,8 @@ type Sweeper struct {
 	Runs  *run.Service
 	// Parked sends a parked delivery again and moves its due; given the record's key. It is dispatch's.
 	Parked func(ctx context.Context, k record.Key) error
+	// Report is told how many runs had each finding, after a sweep with any; they are logged unless it is set.
+	Report func(found map[run.Finding]int)
 	Now    func() time.Time
 	Log    *slog.Logger
 }
@@ -32,17 +34,31 @@ const batch = 100
 // Sweep looks after everything that is due. It goes on past failures and reports them together.
 func (s *Sweeper) Sweep(ctx context.Context) error {
 	var failures []error
+	found := map[run.Finding]int{}
 	for shard := range record.Shards {
-		if err := s.shard(ctx, shard); err != nil {
+		if err := s.shard(ctx, shard, found); err != nil {
 			failures = append(failures, fmt.Errorf("shard %d: %w", shard, err))
 		}
+	}
+	if len(found) > 0 {
+		s.report(found)
 	}
 	return errors.Join(failures...)
 }
 
+func (s *Sweeper) report(found map[run.Finding]int) {
+	if s.Report != nil {
+		s.Report(found)
+		return
+	}
+	for finding, n := range found {
+		s.log().Info("runs were due", "finding", finding, "runs", n)
+	}
+}
+
 // shard looks after one shard of the due index until nothing new turns up. The index may be stale: what was seen is not
 // looked at again.
-func (s *Sweeper) shard(ctx context.Context, shard int) error {
+func (s *Sweeper) shard(ctx context.Context, shard int, found map[run.Finding]int) error {
 	now := s.now()
 	seen := map[record.Key]bool{}
 	var failures []error
@@ -58,7 +74,7 @@ func (s *Sweeper) shard(ctx context.Context, shard int) error {
 			}
 			seen[r.Key] = true
 			fresh++
-			if err := s.one(ctx, r); err != nil {
+			if err := s.one(ctx, r, found); err != nil {
 				failures = append(failures, err)
 			}
 		}
@@ -68,7 +84,7 @@ func (s *Sweeper) shard(ctx context.Context, shard int) error {
 	}
 }
 
-func (s *Sweeper) one(ctx context.Context, r record.Entry) error {
+func (s *Sweeper) one(ctx context.Context, r record.Entry, found map[run.Finding]int) error {
 	runID, ok := strings.CutPrefix(r.Part, "R#")
 	switch {
 	case ok && r.Sort == "RUN":
@@ -77,7 +93,8 @@ func (s *Sweeper) one(ctx context.Context, r record.Entry) error {
 			return fmt.Errorf("wake run %s: %w", runID, err)
 		}
 		if finding != "" {
-			s.log().Info("a run was due", "run", runID, "finding", finding)
+			s.log().Debug("a run was due", "run", runID, "finding", finding)
+			found[finding]++
 		}
 		return nil
 	case ok && strings.HasPrefix(r.Sort, "D#"):

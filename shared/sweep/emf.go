@@ -1,0 +1,32 @@
+package sweep
+
+import (
+	"encoding/json"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"muster/shared/run"
+)
+
+// EMF gives a Report that writes one line in the embedded metric format, which CloudWatch makes metrics of: one for each
+// kind of finding, in the namespace Muster. A sweep that finds nothing writes nothing and costs nothing.
+func EMF(w io.Writer, now func() time.Time) func(map[run.Finding]int) {
+	type metric struct{ Name, Unit string }
+	type directive struct {
+		Namespace  string
+		Dimensions [][]string
+		Metrics    []metric
+	}
+	return func(found map[run.Finding]int) {
+		line := map[string]any{}
+		d := directive{Namespace: "Muster", Dimensions: [][]string{{}}}
+		for _, finding := range slices.Sorted(maps.Keys(found)) {
+			d.Metrics = append(d.Metrics, metric{string(finding), "Count"})
+			line[string(finding)] = found[finding]
+		}
+		line["_aws"] = map[string]any{"Timestamp": now().UnixMilli(), "CloudWatchMetrics": []directive{d}}
+		_ = json.NewEncoder(w).Encode(line) // a metric that cannot be written is no reason to fail a sweep
+	}
+}
