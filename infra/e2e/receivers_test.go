@@ -73,12 +73,12 @@ func cutsInTwo(t *testing.T, h *home) {
 func more(t *testing.T, open opener) {
 	t.Run("a receiver that fails twice is told for the third time", func(t *testing.T) {
 		t.Parallel()
-		triesAgain(t, newHome(t, open, settings{every: 200 * time.Millisecond}))
+		triesAgain(t, newHome(t, open, settings{every: 500 * time.Millisecond}))
 	})
 	t.Run("a run of twenty steps goes through many short invocations and repeats nothing", func(t *testing.T) {
 		t.Parallel()
 		goesOnElsewhere(t, newHome(t, open, settings{
-			every: 200 * time.Millisecond, timeouts: map[string]time.Duration{"runner": 3 * time.Second}, margin: time.Second,
+			every: 500 * time.Millisecond, timeouts: map[string]time.Duration{"runner": 3 * time.Second}, margin: time.Second,
 		}))
 	})
 }

@@ -65,7 +65,7 @@ const shortLease = 5 * time.Second
 
 // suite holds one home to behaviours, all at the same time. Together they show every event that Muster emits.
 func suite(t *testing.T, open opener, all []behaviour, s settings) {
-	s.every = 200 * time.Millisecond
+	s.every = 500 * time.Millisecond
 	h := newHome(t, open, s)
 	var held atomic.Int64
 	t.Run("it", func(t *testing.T) {
