@@ -188,7 +188,7 @@ func newHome(t *testing.T, open opener, s settings) *home {
 			"openai": {BaseURL: h.model.URL, APIKey: modelKey},
 			"ollama": {BaseURL: nobodyListens + "/v1"},
 		}},
-		Guard: guard.Options{AllowLoopback: true}, Lease: s.lease, Margin: s.margin, Now: h.now,
+		Guard: guard.Options{AllowLoopback: true}, Lease: s.lease, Margin: s.margin, PublicURL: publicURL, Now: h.now,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	ws := id.New()
@@ -231,6 +231,8 @@ func newHome(t *testing.T, open opener, s settings) *home {
 
 const (
 	modelKey = "key-of-the-operator"
+	// publicURL is where others would find the home if it were no test.
+	publicURL = "https://muster.example.com"
 	// nobodyListens is an address of this machine where a connection is refused.
 	nobodyListens = "http://127.0.0.1:1"
 )

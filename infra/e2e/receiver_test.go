@@ -211,6 +211,7 @@ var (
 	taskKeys     = []string{"agent", "description", "expected_output", "kickoff_id", "meta", "name", "output", "output_json", "summary"}
 	crewKeys     = []string{"kickoff_id", "meta", "result", "result_json", "token_usage"}
 	failedKeys   = []string{"error", "kickoff_id", "meta", "result", "result_json", "status", "token_usage"}
+	humanKeys    = []string{"approve_url", "execution_id", "expires_at", "kickoff_id", "meta", "reject_url", "request_id", "round", "task_id", "task_name", "task_output"}
 	envelopeKeys = []string{"events", "meta"}
 	eventKeys    = []string{"data", "execution_id", "id", "timestamp", "type"}
 	usageKeys    = []string{"completion_tokens", "prompt_tokens", "total_tokens"}
@@ -266,7 +267,7 @@ func (r *receiver) holdBody(t *testing.T, p post, runID string) {
 		t.Errorf("%s: %v", p.path, err)
 		return
 	}
-	want := map[string][]string{"/step": stepKeys, "/task": taskKeys, "/crew": crewKeys, "/events": envelopeKeys}[p.path]
+	want := map[string][]string{"/step": stepKeys, "/task": taskKeys, "/crew": crewKeys, "/human": humanKeys, "/events": envelopeKeys}[p.path]
 	if p.path == "/crew" && body.Status != "" {
 		want = failedKeys
 		if string(body.Result) != "null" {
