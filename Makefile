@@ -52,6 +52,10 @@ unit: ## run the tests that need nothing but Go
 emulators: ## run the AWS adapters and the end-to-end suite against emulators
 	MUSTER_EMULATORS=1 go test -shuffle=on -count=1 $(EMULATED)
 
+.PHONY: soak
+soak: ## break runs in every way for some minutes: faults, frozen and killed processes; print what came of it
+	go test -count=1 -timeout 20m -v ./infra/faults -soak
+
 .PHONY: cdk
 cdk: ## synthesise the stack and hold the template to its rules (needs Node)
 	@if ! command -v node >/dev/null; then \

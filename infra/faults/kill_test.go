@@ -90,9 +90,8 @@ func TestKilledProcessesLoseNothing(t *testing.T) {
 	runs := m.open()
 	repeated, cutCalls := m.judgeCalls(runs)
 	lost, doubled, blamed := m.judgeRuns(runs)
-	t.Logf("%d kills in %s, %d runs started and ended, %d times one was under way; completed calls repeated %d, cut calls repeated %d, "+
-		"lost events %d, events told twice %d, runs killed five times in a row %d, slowest recovery %s (at most %s)", kills, took.Round(time.Second), len(m.all()), cut,
-		repeated, cutCalls, lost, doubled, blamed, m.slowest.Round(time.Millisecond), shortLease+2*shortSweep)
+	t.Logf("%d kills in %s; %d times a run was under way; %d runs were given up after five kills in a row", kills, took.Round(time.Second), cut, blamed)
+	row{what: t.Name(), kills: kills, runs: len(m.all()), owners: repeated, cut: cutCalls, lost: lost, twice: doubled, slowest: m.slowest}.tell(t)
 	if blamed > kills/100 {
 		t.Errorf("%d runs were given up for being killed at random", blamed)
 	}
@@ -227,5 +226,5 @@ func TestAPoisonRunDiesAlone(t *testing.T) {
 	if err != nil || r.State != run.Failed || !strings.Contains(r.Error, "crashed the runner 5 times") || deaths != 5 {
 		t.Errorf("after %d deaths the poison run is %s (%s), %v", deaths, r.State, r.Error, err)
 	}
-	t.Logf("%d deaths, the poison run failed, %d siblings succeeded", deaths, siblings)
+	row{what: t.Name(), kills: deaths, runs: siblings + 1, slowest: m.slowest}.tell(t)
 }

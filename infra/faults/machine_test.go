@@ -50,14 +50,6 @@ var built = sync.OnceValues(func() (path string, err error) {
 	return path, nil
 })
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if bin != "" {
-		_ = os.RemoveAll(bin)
-	}
-	os.Exit(code)
-}
-
 // machine is a computer on which infra/local is started, killed, and started again. Around it are a model, and a receiver
 // of what its runs tell.
 type machine struct {

@@ -1,7 +1,6 @@
 package faults_test
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -14,9 +13,6 @@ import (
 	"muster/shared/sqlite"
 	"muster/shared/sqlite/sqlitetest"
 )
-
-// soak asks for everything instead of a sample.
-var soak = flag.Bool("soak", false, "play everything instead of a sample; takes minutes")
 
 func onSQLite(t *testing.T, now func() time.Time) backend {
 	db := sqlitetest.Temp(t)
@@ -75,11 +71,15 @@ func breakRuns(t *testing.T, s *stage, sample, pairs int) {
 		scenes = append(scenes, []fault{pick(), pick()})
 	}
 
-	met, zombies, cut, failed := 0, 0, 0, 0
+	sum, failed := row{what: t.Name(), runs: len(scenes)}, 0
 	began := time.Now()
 	for _, faults := range scenes {
 		c := s.play(faults...)
-		met, zombies, cut = met+len(c.met), zombies+c.zombies, cut+c.cut()
+		sum.faults += len(c.met)
+		sum.owners += len(c.repeated)
+		sum.zombies += c.zombies
+		sum.cut += c.cut()
+		sum.twice += c.twice
 		if len(c.problems) > 0 {
 			failed++
 			t.Errorf("%s:\n  %s", strings.Join(c.met, "; "), strings.Join(c.problems, "\n  "))
@@ -88,9 +88,9 @@ func breakRuns(t *testing.T, s *stage, sample, pairs int) {
 			t.Fatal("and so on")
 		}
 	}
-	t.Logf("%d calls of a run (%s) can go wrong at %d points; %d runs with one fault and %d with two met %d faults in %s: "+
-		"0 completed model calls repeated by owners, %d by zombies, %d calls cut and repeated",
-		len(calm.calls), kinds(calm.calls), len(all), len(scenes)-pairs, pairs, met, time.Since(began).Round(time.Second), zombies, cut)
+	t.Logf("the %d calls of a run (%s) can go wrong in %d ways; %d runs met one fault and %d two, in %s",
+		len(calm.calls), kinds(calm.calls), len(all), len(scenes)-pairs, pairs, time.Since(began).Round(time.Second))
+	sum.tell(t)
 }
 
 // kinds counts calls by what they ask.

@@ -148,7 +148,8 @@ type scene struct {
 	asked     map[string][]int
 	repeated  []string // completed model calls that an owner made again
 	zombies   int      // the same by a process that had lost the run
-	heard     map[string]bool
+	twice     int      // events that were told more than once
+	heard     map[string]int
 	ended     bool
 	problems  []string
 	under     sync.WaitGroup
@@ -327,7 +328,7 @@ func (s *scene) kickoff() {
 
 // scene plays a run with faults to its end and gives what happened.
 func (s *stage) play(faults ...fault) *scene {
-	c := &scene{stage: s, faults: faults, asked: map[string][]int{}, heard: map[string]bool{}}
+	c := &scene{stage: s, faults: faults, asked: map[string][]int{}, heard: map[string]int{}}
 	s.mu.Lock()
 	s.scene = c
 	s.mu.Unlock()
@@ -488,7 +489,7 @@ func (s *scene) hear(r *http.Request) {
 		s.problems = append(s.problems, "a receiver was told of the run "+told.KickoffID)
 	}
 	for _, e := range told.Events {
-		s.heard[e.ID] = true
+		s.heard[e.ID]++
 		if status.Count < e.Data.N {
 			s.problems = append(s.problems, fmt.Sprintf("the status knew %d events when a receiver was told of number %d", status.Count, e.Data.N))
 		}
@@ -529,8 +530,11 @@ func (s *scene) check() {
 	}
 	for _, p := range pages {
 		for _, e := range p.Events {
-			if !s.heard[e.ID] {
+			if s.heard[e.ID] == 0 {
 				s.wrong("event %d (%s) was told to nobody", e.N, e.Type)
+			}
+			if s.heard[e.ID] > 1 {
+				s.twice++
 			}
 			delete(s.heard, e.ID)
 		}

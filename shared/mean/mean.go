@@ -63,6 +63,7 @@ type Mean struct {
 	mu     sync.Mutex
 	chance *rand.Rand
 	calls  []Call
+	faults int
 	found  map[string][]record.Entry
 }
 
@@ -95,6 +96,13 @@ func (m *Mean) Calls() []Call {
 	return append([]Call(nil), m.calls...)
 }
 
+// Faults counts the calls that have failed so far.
+func (m *Mean) Faults() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.faults
+}
+
 // Store wraps a store.
 func (m *Mean) Store(s record.Store) record.Store { return &store{m, s} }
 
@@ -115,7 +123,13 @@ func (m *Mean) fate(format string, args ...any) Fate {
 		plan = func(Call) Fate { return fate }
 	}
 	m.mu.Unlock()
-	return plan(c)
+	fate := plan(c)
+	if fate != Fine {
+		m.mu.Lock()
+		m.faults++
+		m.mu.Unlock()
+	}
+	return fate
 }
 
 // happens lets chance decide. What never happens takes no chance, so odds of zero leave the others as they are.
