@@ -235,7 +235,11 @@ func (s *Service) sweepSlots(ctx context.Context, part string) error {
 			gone[e.Run] = r.State.Ended() || r.State == Waiting && e.Epoch < r.Epoch
 		}
 	}
+	before := len(l.Runs)
 	moved := l.remove(func(e slot) bool { return gone[e.Run] })
+	if len(l.Runs) == before {
+		return nil
+	}
 	if err := s.putSlots(ctx, part, &l); err != nil {
 		if fault.Is(err, fault.Conflict) {
 			return nil // the list has moved on

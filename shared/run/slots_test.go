@@ -381,6 +381,16 @@ func playSlots(t *testing.T, real record.Store, e *elsewhere, seed uint64) {
 		synctest.Wait()
 		if !rested {
 			t.Error("the runs did not come to rest")
+			e.do(func() {
+				for _, runID := range known() {
+					item, err := direct.Get(context.Background(), runID)
+					t.Logf("%+v, %v", item, err)
+				}
+				for _, part := range []string{"S#d/" + q.Deployment.ID, "S#w/" + q.Deployment.WorkspaceID} {
+					list, err := real.Get(context.Background(), record.Key{Part: part, Sort: "SLOTS"})
+					t.Logf("%s: %s, %v", part, list.Body, err)
+				}
+			})
 		}
 		// Whatever the dead have left on the lists, there is room for as many as there may be.
 		time.Sleep(2 * unborn)
