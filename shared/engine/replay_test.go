@@ -107,21 +107,30 @@ func TestWhoeverTakesOverComesToTheSameEndAfterEveryPage(t *testing.T) {
 				}
 				return tool.Result{Text: fmt.Sprintf("found %v", c.Arguments["query"])}, nil
 			}
-			r := w.start()
-			queued := w.records(r.ID)
-			want, err := w.goOn(r.ID, c.crew)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want.State != c.state || string(want.JSON) != c.json {
-				t.Fatalf("the run ended with %+v", want)
-			}
-			h := history{w, r.ID, c.crew, w.history(r.ID, queued), w.pages(r.ID), facts(w.events(r.ID)), want}
-			for n := range len(h.pages) {
-				h.takeOver(t, n)
+			if out := w.replayEveryPage(t, c.crew, c.state); string(out.JSON) != c.json {
+				t.Errorf("the run ended with %+v", out)
 			}
 		})
 	}
+}
+
+// replayEveryPage does a crew to its end, and goes on after each of its pages as if the owner had died there.
+func (w *world) replayEveryPage(t *testing.T, d crew.Definition, state run.State) run.Outcome {
+	t.Helper()
+	r := w.start()
+	queued := w.records(r.ID)
+	want, err := w.goOn(r.ID, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want.State != state {
+		t.Fatalf("the run ended with %+v", want)
+	}
+	h := history{w, r.ID, d, w.history(r.ID, queued), w.pages(r.ID), facts(w.events(r.ID)), want}
+	for n := range len(h.pages) {
+		h.takeOver(t, n)
+	}
+	return want
 }
 
 // history is a run that has ended.

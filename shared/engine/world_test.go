@@ -43,6 +43,8 @@ type world struct {
 	tools   tools
 	targets []run.Target
 	inputs  map[string]any
+	limits  crew.Limits
+	kept    map[string]run.Kept
 
 	mu  sync.Mutex
 	now time.Time
@@ -98,7 +100,7 @@ var deployment = crew.Deployment{
 
 func (w *world) start() run.Run {
 	w.t.Helper()
-	r, err := w.runs.Start(w.ctx, run.StartRequest{Deployment: deployment, Inputs: w.inputs, Targets: w.targets})
+	r, err := w.runs.Start(w.ctx, run.StartRequest{Deployment: deployment, Inputs: w.inputs, Targets: w.targets, Limits: w.limits, Kept: w.kept})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -107,7 +109,7 @@ func (w *world) start() run.Run {
 
 func (w *world) input(runID string, d crew.Definition) engine.Input {
 	return engine.Input{
-		RunID: runID, DeploymentID: deployment.ID, Definition: d, Inputs: w.inputs, Models: w.models(), Tools: w.tools, Now: w.clock,
+		RunID: runID, DeploymentID: deployment.ID, Definition: d, Inputs: w.inputs, Kept: w.kept, Models: w.models(), Tools: w.tools, Now: w.clock,
 	}
 }
 
@@ -128,6 +130,17 @@ func (w *world) goOn(runID string, d crew.Definition) (run.Outcome, error) {
 	root := o.Root()
 	out, err := engine.Run(o.Work(), root, w.input(runID, d))
 	if err != nil {
+		var reached *run.Reached
+		if errors.As(err, &reached) {
+			if err := o.Exceed(reached); err != nil {
+				w.t.Fatal(err)
+			}
+			end, err := w.runs.Newest(w.ctx, runID)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return *end.Outcome, nil
+		}
 		var later *run.Later
 		switch {
 		case errors.As(err, &later):
