@@ -69,7 +69,11 @@ const (
 // deploy makes a deployment that wants the inputs company and topic, and gives its token.
 func (b *bench) deploy(name string) (crew.Deployment, string) {
 	b.t.Helper()
-	files := map[string][]byte{"agents.yaml": []byte(agents), "tasks.yaml": []byte(tasks)}
+	return b.deployFiles(name, map[string][]byte{"agents.yaml": []byte(agents), "tasks.yaml": []byte(tasks)})
+}
+
+func (b *bench) deployFiles(name string, files map[string][]byte) (crew.Deployment, string) {
+	b.t.Helper()
 	d, _, _, err := b.crews.Create(b.t.Context(), b.workspaceID, name, files, func(string) (string, error) { return "sealed", nil })
 	if err != nil {
 		b.t.Fatal(err)

@@ -232,7 +232,9 @@ func (s *Service) sweepSlots(ctx context.Context, part string) error {
 		case err != nil:
 			return err
 		default:
-			gone[e.Run] = r.State.Ended() || r.State == Waiting && e.Epoch < r.Epoch
+			// An entry from before a wait counts for nothing, also when the run is queued again: it enters anew, and must not
+			// hold here what it waits for elsewhere.
+			gone[e.Run] = r.State.Ended() || r.State != Running && e.Epoch < r.Epoch
 		}
 	}
 	before := len(l.Runs)
