@@ -131,9 +131,14 @@ func TestABillOfTheReferenceRunIsNoHigherThanRecorded(t *testing.T) {
 		Tasks: newest.Progress.Completed, ModelCalls: int(model.calls.Load()), Events: int(newest.Totals.Events), Deliveries: sent,
 		ReadUnits: total.reads, WriteUnits: total.writes + total.indexWrites, SQSRequests: total.queue, Invocations: invocations,
 	}
+	table, counted := dollars(got, took)
 	t.Logf("the reference run: %d tasks, %d model calls of %s, %d events, %d deliveries, %d pages\n%s\n%s",
-		got.Tasks, got.ModelCalls, thinking, got.Events, got.Deliveries, newest.Seq, b.table(), dollars(got, took))
+		got.Tasks, got.ModelCalls, thinking, got.Events, got.Deliveries, newest.Seq, b.table(), table)
 	compare(t, got)
+	// What a run says of its own cost is an estimate from its record; it counts the dispatcher's seconds too.
+	if said := run.SpentBy(item, newest, newest.At).AWSCostUSD * 1000; said < counted*0.95 || said > counted*1.1 {
+		t.Errorf("a thousand such runs would say that they cost $%.4f, and are billed $%.4f", said, counted)
+	}
 }
 
 // compare fails when a figure is above the recorded one.
@@ -179,7 +184,7 @@ func compare(t *testing.T, got figures) {
 
 // dollars are those of a thousand runs, in us-east-1 on demand, without the free tiers, logs and traffic. What the
 // functions wait is that of the runner for the model; others work for milliseconds.
-func dollars(f figures, took time.Duration) string {
+func dollars(f figures, took time.Duration) (table string, all float64) {
 	memory := 0.0
 	for _, function := range infra.Functions {
 		if function.Name == "runner" {
@@ -212,7 +217,7 @@ func dollars(f figures, took time.Duration) string {
 	} {
 		fmt.Fprintf(&s, "| %s | %.4f |\n", l.what, l.cost)
 	}
-	return s.String()
+	return s.String(), api + queue + writes + reads + invoke + wait
 }
 
 // world is what the functions run on.

@@ -18,7 +18,7 @@ const (
 	runnerGB        = 0.25
 	dispatcherGB    = 0.25
 	dispatching     = 100 * time.Millisecond // of one delivery
-	writesOfRun     = 9                      // the request, the item and its index, claim, settling, told
+	writesOfRun     = 16                     // the request, the item and its index, claim, settling, told
 	writesOfPage    = 2
 	writesDelivered = 1
 	readsOfRun      = 40
