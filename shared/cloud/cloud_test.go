@@ -107,7 +107,7 @@ func TestKeysOfModels(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			onAWS(t, map[string]string{"/muster/models/GROQ_API_KEY": "gsk-secret"})
 			given := settings(test.key)
-			b, err := cloud.Open(t.Context(), config.Config{SealingKeys: keys, Models: given})
+			b, err := cloud.OpenForRunner(t.Context(), config.Config{SealingKeys: keys, Models: given})
 			if test.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), test.fails) {
 					t.Errorf("got %v, want an error that names %s", err, test.fails)

@@ -248,6 +248,13 @@ func (w *world) start(name string, f func(a *actor)) *actor {
 	return a
 }
 
+// alive counts the actors that have not finished.
+func (w *world) alive() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.actors
+}
+
 // step gives one waiting call its turn. random says whether the seed may choose a fault.
 func (w *world) step(random bool) bool {
 	synctest.Wait()
@@ -549,19 +556,17 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 
 		stops := w.rnd.IntN(3) == 0
 		silent := stops && w.rnd.IntN(2) == 0 // nobody ever answers
-		answered, stopped := false, false
+		var answered, stopped atomic.Bool
 		stop := func() {
 			w.start("stop", func(a *actor) {
 				if _, err := a.service(real).Stop(a.ctx, r.ID); err == nil {
-					w.mu.Lock()
-					stopped = true
-					w.mu.Unlock()
+					stopped.Store(true)
 				}
 			})
 		}
 		for i := range 3000 {
 			random := i < 400
-			if runID, ok := w.take(); ok && w.actors < 4 {
+			if runID, ok := w.take(); ok && w.alive() < 4 {
 				yields, cuts := w.rnd.IntN(4) == 0, w.rnd.IntN(6) == 0
 				w.start(fmt.Sprintf("runner%d", i), func(a *actor) { w.runner(a, real, runID, yields, cuts) })
 			} else if ok {
@@ -571,13 +576,11 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 			case random && stops && draw < 3:
 				stops = false
 				stop()
-			case draw < 8 && !silent && !(answered && random):
+			case draw < 8 && !silent && !(answered.Load() && random):
 				w.start("answer", func(a *actor) {
 					err := a.service(real).Answer(a.ctx, run.QuestionID(r.ID, "right/q"), run.Reply{Approve: true})
 					if err == nil {
-						w.mu.Lock()
-						answered = true
-						w.mu.Unlock()
+						answered.Store(true)
 					}
 					if fault.Is(err, fault.Conflict) && w.otherwise != run.Reject {
 						t.Errorf("the same answer again: %v", err)
@@ -594,10 +597,10 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 			if !w.step(random) && !random {
 				var item run.Run
 				e.do(func() { item, _ = (&run.Service{Store: real}).Get(context.Background(), r.ID) })
-				if silent && !stopped && !item.State.Ended() && w.actors == 0 {
+				if silent && !stopped.Load() && !item.State.Ended() && w.alive() == 0 {
 					stop()
 				}
-				if item.State.Ended() && w.actors == 0 {
+				if item.State.Ended() && w.alive() == 0 {
 					if item.Due.IsZero() {
 						if !item.Told {
 							t.Error("the run ended, and nobody looks after its deliveries")
