@@ -20,7 +20,7 @@ func TestNoInterleavingBreaksTheJournal(t *testing.T) {
 	db := sqlitetest.Temp(t)
 	e := newElsewhere(t)
 	db.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	playAll(t, db.Records(), e, 300)
+	playAll(t, db.Records(), e, 120)
 }
 
 // TestNoInterleavingBreaksTheJournalOnDynamoDB plays the same on the other backend.
@@ -35,7 +35,7 @@ func TestNoInterleavingBreaksTheJournalOnDynamoDB(t *testing.T) {
 	e := newElsewhere(t)
 	store := dynamo.New(client, "journal")
 	store.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	playAll(t, store, e, 60)
+	playAll(t, store, e, 40)
 }
 
 func playAll(t *testing.T, store record.Store, e *elsewhere, seeds int) {
