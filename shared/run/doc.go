@@ -36,5 +36,6 @@
 //	B#…                    parts of blobs
 //	D#<seq>#<target>#…     deliveries, kept by package webhook
 //
-// and "I#<deployment>" / <hash of the key> remembers idempotency keys.
+// "S#d/<deployment>" and "S#w/<workspace>" hold SLOTS, the list of its runs under way and of those that wait for a slot, and
+// RATE, the kickoffs of the minute, where these are limited. "I#<deployment>" / <hash of the key> remembers idempotency keys.
 package run

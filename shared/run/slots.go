@@ -198,10 +198,14 @@ func (l *slots) remove(gone func(slot) bool) (moved []slot) {
 	return moved
 }
 
-// knock sends the messages of queued runs. One that is lost is sent by the sweeper.
+// knock sends the messages of queued runs. What cannot be sent now the sweeper will send.
 func (s *Service) knock(ctx context.Context, runs []slot) {
 	for _, e := range runs {
-		if err := s.Runs.Send(ctx, RunMessage{e.Run}.Message()); err != nil {
+		err := s.Runs.Send(ctx, RunMessage{e.Run}.Message())
+		for wait := 10 * time.Millisecond; err != nil && wait < time.Second && s.pause(ctx, wait) == nil; wait *= 2 {
+			err = s.Runs.Send(ctx, RunMessage{e.Run}.Message())
+		}
+		if err != nil {
 			s.log().Error("a run has a slot, but its message was not sent; the sweeper will send it", "run", e.Run, "error", err)
 		}
 	}
@@ -217,6 +221,9 @@ func (s *Service) sweepGates(ctx context.Context, r Run) error {
 	return nil
 }
 
+// looksAt is how many runs one sweep of a list looks at. A longer list is swept in turns, by the clock.
+const looksAt = 20
+
 // sweepSlots takes the runs off a list that have a slot and no use for it, and knocks for those that get one.
 func (s *Service) sweepSlots(ctx context.Context, part string) error {
 	l, err := s.readSlots(ctx, part)
@@ -224,7 +231,10 @@ func (s *Service) sweepSlots(ctx context.Context, part string) error {
 		return err
 	}
 	gone := map[string]bool{}
-	for _, e := range l.holders() {
+	holders := l.holders()
+	first := int(s.now().Unix()/60) * looksAt
+	for i := range min(looksAt, len(holders)) {
+		e := holders[(first+i)%len(holders)]
 		r, err := s.Get(ctx, e.Run)
 		switch {
 		case fault.Is(err, fault.NotFound):
