@@ -119,6 +119,7 @@ func (s *Service) claim(ctx context.Context, r Run, q Request, alone bool) (*Own
 	o.suspected = r.TakeOvers >= suspicious
 	ended, err := o.enter()
 	if err != nil {
+		o.giveUp(err)
 		return nil, err
 	}
 	if ended {
@@ -262,29 +263,40 @@ func (o *Owner) readInbox(ctx context.Context) error {
 	return nil
 }
 
+// lastWords is how long after the end of its context an owner may still write that it gives the run up: the handlers'
+// contexts end a little before their invocation does.
+const lastWords = 900 * time.Millisecond
+
 // change changes the run item as long as this owner holds it. It begins with the item as it was read last: whether that is
 // still so, the condition of the write tells.
 func (o *Owner) change(f func(*Run) error) error {
-	for r := o.Run(); ; {
-		if r.Nonce != o.nonce {
+	ctx := o.ctx
+	for before := o.Run(); ; {
+		if before.Nonce != o.nonce {
 			return ErrLost
 		}
+		r := before
 		if err := f(&r); err != nil {
 			return err
 		}
-		err := o.s.put(o.ctx, &r)
-		if fault.Is(err, fault.Conflict) {
-			if r, err = o.s.Get(o.ctx, o.id); err != nil {
+		err := o.s.put(ctx, &r)
+		switch {
+		case fault.Is(err, fault.Conflict):
+			if before, err = o.s.Get(ctx, o.id); err != nil {
 				return err
 			}
-			continue
-		}
-		if err == nil {
+		case err != nil && ctx == o.ctx && ctx.Err() != nil:
+			var done context.CancelFunc
+			ctx, done = context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+			defer done()
+		case err != nil:
+			return err
+		default:
 			o.item.Lock()
 			o.run = r
 			o.item.Unlock()
+			return nil
 		}
-		return err
 	}
 }
 
@@ -298,6 +310,20 @@ func (o *Owner) Release(at time.Time) error {
 		r.Nonce, r.Lease, r.Due = "", time.Time{}, at.UTC()
 		return nil
 	})
+}
+
+// giveUp lets go of a run whose journal could not be entered, so that nobody has to wait for its lease.
+func (o *Owner) giveUp(why error) {
+	if errors.Is(why, ErrLost) {
+		return
+	}
+	err := o.change(func(r *Run) error {
+		r.Nonce, r.Lease, r.Due = "", time.Time{}, o.s.now().UTC()
+		return nil
+	})
+	if err != nil {
+		o.s.log().Warn("a run that could not be entered is held until its lease ends", "run", o.id, "error", err)
+	}
 }
 
 // Wait moves the run to waiting: nobody holds it until a question is answered or has stood for too long. waits is false when an answer or a wish to
