@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 		outDir = filepath.Join(dir, "cdk.out")
-		env := map[string]string{"OPENAI_API_KEY": secretKey, "MODEL": "gpt-4.1-mini", config.ToolFunctionsKey: "crm-lookup, send-quote"}
+		env := map[string]string{"OPENAI_API_KEY": secretKey, "MODEL": "gpt-4.1-mini", config.ToolFunctionsKey: "crm-lookup, send-quote", config.MaxConcurrentRunsKey: "20"}
 		synth(setting{Dist: filepath.Join(dir, "dist"), OutDir: outDir, Getenv: func(name string) string { return env[name] }})
 		if synthesised, err = os.ReadFile(filepath.Join(outDir, "Muster.template.json")); err != nil {
 			log.Fatal(err)
@@ -317,6 +317,29 @@ func TestTemplate(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestOnlyWhoSendsToItsOwnQueueMayLoop(t *testing.T) {
+	template := read(t)
+	for _, f := range infra.Functions {
+		want := "Terminate"
+		if f.Eats != nil && slices.Contains(f.May.Send, f.Eats.Queue) {
+			want = "Allow"
+		}
+		if got := at(template.Resources[template.id(f.Name)].Properties, "RecursiveLoop"); got != want {
+			t.Errorf("%s: RecursiveLoop is %v, want %s", f.Name, got, want)
+		}
+	}
+}
+
+func TestEveryFunctionIsToldTheLimitsOfTheWorkspace(t *testing.T) {
+	template := read(t)
+	for _, f := range infra.Functions {
+		got := at(template.Resources[template.id(f.Name)].Properties, "Environment", "Variables", config.MaxConcurrentRunsKey)
+		if got != "20" {
+			t.Errorf("%s is told %v", f.Name, got)
+		}
 	}
 }
 
