@@ -13,6 +13,7 @@ func FuzzReadKickoff(f *testing.F) {
 		`{"inputs":{"a":1,"stepWebhookUrl":"https://s.example"},"meta":[],"crewWebhookUrl":""}`,
 		`{"webhooks":{"url":"https://w.example","events":["*"],"realtime":true,"authentication":{"strategy":"bearer","token":"t"}}}`,
 		`{"webhooks":"","inputs":null,"humanInputWebhook":{}}`,
+		`{"humanInputWebhook":{"url":"https://h.example","authentication":{"strategy":"basic","username":"a","password":"b"}}}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -40,6 +41,29 @@ func FuzzReadKickoff(f *testing.F) {
 			if target.URL == "" || target.ID == "" {
 				t.Errorf("a target to nowhere: %+v", target)
 			}
+		}
+	})
+}
+
+func FuzzReadResume(f *testing.F) {
+	for _, seed := range []string{
+		`{"execution_id":"r","task_id":"t","human_feedback":"f","is_approve":true}`,
+		`{"executionId":"r","taskId":"t","human_feedback":"f","isApprove":false,"taskWebhookUrl":"https://t.example"}`,
+		`{"kickoff_id":"r","_":1,"task__id":"t","is_approve":null}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		o, err := httpapi.ParseObject(body)
+		if err != nil {
+			return
+		}
+		q, err := readResume(inCamelCase(o))
+		switch {
+		case err != nil && !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.Missing):
+			t.Errorf("got %v, want a fault that can be shown", err)
+		case err == nil && (q.run == "" || q.task == ""):
+			t.Errorf("an answer to nothing: %+v", q)
 		}
 	})
 }

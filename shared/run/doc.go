@@ -7,7 +7,7 @@
 //	           answer │  │ stop       wait │ └─┘ yield            ▲
 //	                  │  └─────────────────┼──────────────────────┤ stop
 //	                  └──── waiting ◀──────┘                      │
-//	                           └──────────────────────────────────┘ or timeout
+//	                           └──────────────────────────────────┘ or nobody answers
 //
 // The journal is a list of pages; a page is put once, on condition that its number is free, and never changed. It is
 // checkpoint, event log and the source of every webhook at once. These rules keep one writer in it, whatever dies, stalls

@@ -258,6 +258,9 @@ func (s *Service) Answer(ctx context.Context, questionID string, a Reply, target
 		}
 		err = s.put(ctx, &r)
 		if fault.Is(err, fault.Conflict) {
+			if len(targets) > 0 {
+				name = "" // another reply may have replaced targets: they are replaced in what it left
+			}
 			continue
 		}
 		if err == nil && wake {

@@ -93,6 +93,22 @@ func TestAnAnsweredQuestionWakesTheRun(t *testing.T) {
 	}
 }
 
+func FuzzRunOf(f *testing.F) {
+	f.Add(run.QuestionID("01a20000-0000-7000-8000-000000000001", "q"))
+	f.Add("apr_")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, questionID string) {
+		runID, ok := run.RunOf(questionID)
+		if !ok {
+			return
+		}
+		// Whatever is taken for an id names its run in the one way there is.
+		if again, ok := run.RunOf(run.QuestionID(runID, "q")); !ok || again != runID || len(questionID) != len(run.QuestionID(runID, "q")) {
+			t.Errorf("%q is of run %q", questionID, runID)
+		}
+	})
+}
+
 func TestAReplyOfAnyLengthIsKeptWhole(t *testing.T) {
 	s := newStage(t)
 	r, question := s.waiting(s.request(), 0, "")
