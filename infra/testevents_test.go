@@ -123,6 +123,8 @@ var testEvents = []struct {
 	{"api/inputs.json", "the names of the inputs", status(200, `"company"`)},
 	{"api/status.json", "the state of the run", status(200, `"state":"PENDING"`)},
 	{"api/list-runs.json", "an empty list", status(200, `[]`)},
+	{"api/stop.json", "a run that was stopped", status(200, `"status":"stopped"`)},
+	{"api/resume.json", "a refusal in the shape of /resume: the run does not wait", status(400, `"message":"Execution is not in pending human input state"`)},
 	{"api/bad-token.json", "a refusal in the wire's own shape", status(401, `"detail":`)},
 	{"api/bad-event.json", "an error", nil},
 	{"runner/run.json", "an executed run", executed},
