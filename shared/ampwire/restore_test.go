@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"muster/shared/crew"
 	"muster/shared/id"
 	"muster/shared/run"
 )
@@ -105,5 +107,17 @@ func TestLimitsAtKickoff(t *testing.T) {
 		t.Errorf("%+v, %v", q.Limits, err)
 	}
 	expect(t, b.call(token, "POST", "/kickoff", `{"inputs":`+inputs+`,"limits":{"max_stepps":1}}`), 422, `{"detail":"limits: unknown field \"max_stepps\"."}`)
+	d, busy := b.deploy("busy")
+	if _, err := b.crews.Change(t.Context(), d.ID, func(d *crew.Deployment) error { d.Traffic.MaxKickoffsPerMinute = 1; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	b.runs.Now = func() time.Time { return now } // a minute that does not end
+	for i, want := range []int{200, 429} {
+		w := b.call(busy, "POST", "/kickoff", `{"inputs":`+inputs+`}`)
+		if w.Code != want || w.Header().Get("RateLimit-Limit") != "1" || w.Header().Get("RateLimit-Remaining") != "0" || (w.Header().Get("Retry-After") == "") != (want == 200) {
+			t.Errorf("kickoff %d of a minute that takes one: %d %s %v", i+1, w.Code, w.Body, w.Header())
+		}
+	}
 	expect(t, b.call(token, "POST", "/kickoff", `{"inputs":`+inputs+`,"limits":3}`), 422, `{"detail":"\"limits\" must be an object."}`)
 }

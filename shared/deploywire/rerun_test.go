@@ -103,6 +103,14 @@ func TestRerun(t *testing.T) {
 	newer := b.want(202, token, "POST", again, `{"version_number":2}`)
 	b.check("a newer version", []any{newer["version_number"], b.kept(newer["run_id"].(string))}, []any{2.0, map[string]string{"plan": "The plan."}})
 
+	b.want(201, b.token, "POST", "/v1/deployments/"+dep+"/versions", encode(object{"files": object{
+		"agents.yaml": "worker:\n  role: Worker\n  goal: Work\n  backstory: Worked\n",
+		"tasks.yaml": "plan:\n  description: plan on {topic}\n  expected_output: A text\n  agent: worker\nsell:\n  description: sell {topic}\n  expected_output: A text\n  agent: worker\n" +
+			"write:\n  description: write on {topic}\n  expected_output: A text\n  agent: worker\n",
+	}}))
+	between := b.want(202, token, "POST", again, `{"version_number":3}`)
+	b.check("what comes after a new task is done again", b.kept(between["run_id"].(string)), map[string]string{"plan": "The plan."})
+
 	same := b.want(202, token, "POST", again, `{"from_task":"plan"}`, "Idempotency-Key", "k")
 	b.check("the same request again", b.want(202, token, "POST", again, `{"from_task":"plan"}`, "Idempotency-Key", "k"), same)
 

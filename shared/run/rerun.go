@@ -29,8 +29,9 @@ func SumKept(kept map[string]Kept) (all ModelUsage) {
 // RerunRequest asks to do a run again, as far as need be.
 type RerunRequest struct {
 	Run string
-	// FromTask is the key or the name of the first task to do again; what comes before is kept. Without it, all outputs are
-	// kept that there are, and the tasks without one are done; when none is without one, the run begins at the beginning.
+	// FromTask is the key or the name of the first task to do again; what comes before is kept. Without it the tasks are
+	// done that have no output, and in another version also those that come after them, for what they are given changes.
+	// When none is without an output the run begins at the beginning.
 	FromTask string
 	// VersionNumber is the version to execute, 0 for the earlier run's.
 	VersionNumber int
@@ -113,6 +114,8 @@ func (s *Service) KeptFrom(ctx context.Context, earlier Run, versionID, fromTask
 		switch {
 		case ok:
 			kept[t.Key] = k
+		case fromTask == "" && versionID != earlier.VersionID:
+			return kept, nil
 		case fromTask != "" && slices.ContainsFunc(def.Tasks, func(t crew.Task) bool { return t.Key == fromTask || t.Name == fromTask }):
 			return nil, fault.New(fault.Invalid, "The task %q comes before %q and has no output in the earlier run.", t.Key, fromTask)
 		}
