@@ -340,6 +340,8 @@ func (s *stack) addRoutes() {
 			Integration: serve(route.Function),
 		})
 	}
+	// Questions to people go out with links to this API.
+	s.functions["dispatcher"].AddEnvironment(str(config.PublicURLKey), api.ApiEndpoint(), nil)
 	awscdk.NewCfnOutput(s.Stack, str("Url"), &awscdk.CfnOutputProps{
 		Description: str("The base URL of this installation."),
 		Value:       api.ApiEndpoint(),

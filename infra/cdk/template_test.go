@@ -343,6 +343,16 @@ func TestEveryFunctionIsToldTheLimitsOfTheWorkspace(t *testing.T) {
 	}
 }
 
+func TestTheDispatcherKnowsWhereAnswersCanBeGiven(t *testing.T) {
+	template := read(t)
+	for _, f := range infra.Functions {
+		url := at(template.Resources[template.id(f.Name)].Properties, "Environment", "Variables", config.PublicURLKey)
+		if (url != nil) != (f.Name == "dispatcher") {
+			t.Errorf("%s is told the URL %v", f.Name, url)
+		}
+	}
+}
+
 func TestTemplateHasOneOutput(t *testing.T) {
 	outputs := read(t).Outputs
 	if len(outputs) != 1 || outputs["Url"] == nil {
