@@ -26,6 +26,7 @@ import (
 	"muster/shared/queue"
 	"muster/shared/run"
 	"muster/shared/sqlite"
+	"muster/shared/sqlite/sqlitetest"
 	"muster/shared/workspace"
 )
 
@@ -34,6 +35,9 @@ const (
 	shortLease = 2 * time.Second
 	shortSweep = 500 * time.Millisecond
 )
+
+// recovery is how long a run may be missed. A run whose process has died twice under it waits for its turn to be alone beside that.
+const recovery = shortLease + 2*shortSweep
 
 // bin is where built puts what it builds.
 var bin string
@@ -66,8 +70,9 @@ type machine struct {
 
 	mu    sync.Mutex
 	named map[string]*journey
-	// slowest is the longest that a run was missed after a process was ready again.
-	slowest time.Duration
+	// recoveries are how long runs were missed after a process was ready again, late is how many too long.
+	recoveries, late int
+	slowest          time.Duration
 }
 
 // journey is what the world has seen of one run.
@@ -91,7 +96,7 @@ func newMachine(t *testing.T, files map[string]string, script func(m *machine, r
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, binary: binary, dir: t.TempDir(), addr: free.Addr().String(), named: map[string]*journey{}}
+	m := &machine{t: t, binary: binary, dir: sqlitetest.Dir(t), addr: free.Addr().String(), named: map[string]*journey{}}
 	_ = free.Close()
 	m.model = scripted.New(t, func(r scripted.Request) scripted.Reply { return script(m, r) })
 	m.hook = httptest.NewServer(http.HandlerFunc(m.hear))
@@ -235,7 +240,12 @@ func (m *machine) asked(name string) {
 // found notes that a run was seen.
 func (m *machine) found(j *journey) {
 	if !j.missed.IsZero() {
-		m.slowest = max(m.slowest, time.Since(j.missed))
+		took := time.Since(j.missed)
+		m.slowest = max(m.slowest, took)
+		m.recoveries++
+		if took > recovery {
+			m.late++
+		}
 	}
 	j.missed = time.Time{}
 }
