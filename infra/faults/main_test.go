@@ -3,6 +3,7 @@ package faults_test
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"testing"
@@ -42,6 +43,7 @@ func (r row) tell(t *testing.T) {
 }
 
 func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // what goes wrong on purpose is no news
 	code := m.Run()
 	if bin != "" {
 		_ = os.RemoveAll(bin)

@@ -113,6 +113,20 @@ func TestStart(t *testing.T) {
 			t.Errorf("finding %q, %d messages, %v", finding, len(s.sent), err)
 		}
 	})
+	t.Run("knocks again when the same request comes again before anybody has begun", func(t *testing.T) {
+		s := newStage(t)
+		q := s.request()
+		q.IdempotencyKey, q.BodyDigest = "order-16", "aa"
+		s.fail = errors.New("the process died here")
+		r := s.start(q)
+		if s.start(q); len(s.sent) != 1 {
+			t.Errorf("%d messages were sent", len(s.sent))
+		}
+		s.claim(r.ID)
+		if s.start(q); len(s.sent) != 1 {
+			t.Errorf("%d messages were sent for a run that has begun", len(s.sent))
+		}
+	})
 	t.Run("gives the same run for the same key and body, and a conflict for another body", func(t *testing.T) {
 		s := newStage(t)
 		q := s.request()

@@ -83,7 +83,11 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 			return Run{}, err
 		}
 		if runID != r.ID {
-			if before, err := s.Get(ctx, runID); err == nil || !fault.Is(err, fault.NotFound) {
+			before, err := s.Get(ctx, runID)
+			if err == nil && before.State == Queued && before.StartedAt.IsZero() {
+				s.knockFor(ctx, before) // whoever asked first may have died before it could
+			}
+			if !fault.Is(err, fault.NotFound) {
 				return before, err
 			}
 			r.ID = runID // the request that reserved the id did not get as far as the run
@@ -117,10 +121,15 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 			return r, nil
 		}
 	}
+	s.knockFor(ctx, r)
+	return r, nil
+}
+
+// knockFor sends the message of a run that was accepted.
+func (s *Service) knockFor(ctx context.Context, r Run) {
 	if err := s.Runs.Send(ctx, RunMessage{r.ID}.Message()); err != nil {
 		s.log().Error("the run is accepted, but its message was not sent; the sweeper will send it", "run", r.ID, "error", err)
 	}
-	return r, nil
 }
 
 // keepRequest writes what was asked for, before the run item that makes it count.
