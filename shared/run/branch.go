@@ -121,7 +121,7 @@ func (b *Branch) Mark(ctx context.Context, key string) error {
 }
 
 // Step gives the recorded result of the step, or does it and records the result. An error ends the branch: the run
-// was stopped or lost, must wait, or goes on in another invocation.
+// was stopped or lost, has reached a limit, must wait, or goes on in another invocation.
 func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 	digest, err := digestOf(st.Request)
 	if err != nil {
