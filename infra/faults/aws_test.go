@@ -82,9 +82,9 @@ func TestNoFaultBreaksARunOnAWS(t *testing.T) {
 		b.patience = time.Second
 		return b
 	})
-	sample, pairs := 12, 4
+	sample, pairs := 4, 1
 	if *soak {
-		sample, pairs = 60, 20
+		sample, pairs = 30, 10
 	}
 	breakRuns(t, s, sample, pairs)
 }

@@ -350,7 +350,7 @@ func (s *stage) play(faults ...fault) *scene {
 			quiet++
 			s.pass(16 * time.Minute) // whatever is hidden shows
 		} else {
-			s.pass(5 * time.Second)
+			s.pass(5*time.Second + 20*s.patience)
 		}
 		if s.now().Sub(swept) > 6*time.Hour {
 			c.wrong("the run came to no rest in six hours")
