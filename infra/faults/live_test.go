@@ -347,7 +347,7 @@ func longer(t *testing.T, on func(t *testing.T, now func() time.Time) backend) {
 		t.Errorf("the long run %s (%s) after %d invocations, want several", long.State, long.Error, long.Epoch)
 	}
 	const why = "Step link1/1/model/1 was cut off 3 times because it takes longer than one invocation may. The run was given up."
-	if stuck.State != run.Failed || stuck.Error != why || stuck.Epoch != 4 {
+	if stuck.State != run.Failed || stuck.Error != why || stuck.Epoch < 4 {
 		t.Errorf("the run with a step that is too long %s after %d invocations: %s", stuck.State, stuck.Epoch, stuck.Error)
 	}
 	l.judge(ids)

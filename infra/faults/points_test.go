@@ -28,7 +28,7 @@ func onSQLite(t *testing.T, now func() time.Time) backend {
 func TestNoFaultBreaksARun(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, onSQLite)
-	sample, pairs := 40, 15
+	sample, pairs := 24, 8
 	if *soak {
 		sample, pairs = 0, 400
 	}
