@@ -20,7 +20,7 @@ func TestNoInterleavingBreaksTheJournal(t *testing.T) {
 	db := sqlitetest.Temp(t)
 	e := newElsewhere(t)
 	db.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	playAll(t, db.Records(), e, 120)
+	playAll(t, db.Records(), e, 100)
 }
 
 // TestNoInterleavingBreaksTheJournalOnDynamoDB plays the same on the other backend.

@@ -248,7 +248,7 @@ func TestNoInterleavingLeaksASlot(t *testing.T) {
 	db := sqlitetest.Temp(t)
 	e := newElsewhere(t)
 	db.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	for seed := range 60 {
+	for seed := range 40 {
 		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { playSlots(t, db.Records(), e, uint64(seed)) }) {
 			return
 		}
