@@ -2,7 +2,6 @@ package crew
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,91 +15,13 @@ import (
 
 	"muster/shared/fault"
 	"muster/shared/record"
+	"muster/shared/storetest"
 )
-
-// memory is a record.Store for these tests. before, when set, sees every put and may make it fail.
-type memory struct {
-	mu      sync.Mutex
-	records map[record.Key]record.Record
-	reads   int
-	before  func(record.Record) error
-}
-
-func newMemory() *memory { return &memory{records: map[record.Key]record.Record{}} }
-
-func (m *memory) Get(_ context.Context, k record.Key) (record.Record, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.reads++
-	if r, ok := m.records[k]; ok {
-		return r, nil
-	}
-	return record.Record{}, fault.New(fault.NotFound, "There is no such record.")
-}
-
-func (m *memory) Put(_ context.Context, r record.Record) (int64, error) {
-	if m.before != nil {
-		if err := m.before(r); err != nil {
-			return 0, err
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now, there := m.records[r.Key]
-	if now.Rev != r.Rev {
-		return 0, record.ConflictWith(now, there)
-	}
-	r.Rev++
-	r.Body = bytes.Clone(r.Body)
-	m.records[r.Key] = r
-	return r.Rev, nil
-}
-
-func (m *memory) Delete(_ context.Context, k record.Key, _ int64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.records, k)
-	return nil
-}
-
-func (m *memory) Scan(_ context.Context, s record.Scan) ([]record.Record, error) {
-	return m.find(0, func(r record.Record) bool {
-		return r.Part == s.Part && r.Sort >= s.From && (s.To == "" || r.Sort < s.To)
-	},
-		func(a, b record.Record) int { return cmp.Compare(a.Sort, b.Sort) }), nil
-}
-
-func (m *memory) List(_ context.Context, list, before string, limit int) (entries []record.Entry, err error) {
-	listed := m.find(limit, func(r record.Record) bool { return r.List == list && (before == "" || r.Order < before) },
-		func(a, b record.Record) int { return cmp.Compare(b.Order, a.Order) })
-	for _, r := range listed {
-		entries = append(entries, record.Entry{Key: r.Key, Order: r.Order})
-	}
-	return entries, nil
-}
-
-func (m *memory) Due(context.Context, int, time.Time, int) ([]record.Entry, error) { return nil, nil }
-
-func (m *memory) find(limit int, match func(record.Record) bool, order func(a, b record.Record) int) []record.Record {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var found []record.Record
-	for _, r := range m.records {
-		if match(r) {
-			found = append(found, r)
-		}
-	}
-	slices.SortFunc(found, order)
-	if limit > 0 && len(found) > limit {
-		found = found[:limit]
-	}
-	return found
-}
 
 var ctx = context.Background()
 
-func newStore() (*Store, *memory) {
-	m := newMemory()
+func newStore() (*Store, *storetest.Memory) {
+	m := &storetest.Memory{}
 	return &Store{Records: m, Now: func() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 123456789, time.UTC) }}, m
 }
 
@@ -164,7 +85,7 @@ func TestStore_creates_a_deployment_with_its_first_version_in_both_environments(
 func TestStore_tells_a_kickoff_all_in_one_read(t *testing.T) {
 	s, m := newStore()
 	d := create(t, s, "a")
-	m.reads = 0
+	m.Reads = 0
 	got, err := s.Deployment(ctx, d.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -176,8 +97,8 @@ func TestStore_tells_a_kickoff_all_in_one_read(t *testing.T) {
 	if diff := gocmp.Diff([]string{"year"}, p.MissingInputs(map[string]any{"topic": "x"})); diff != "" {
 		t.Error(diff)
 	}
-	if m.reads != 1 {
-		t.Errorf("%d reads", m.reads)
+	if m.Reads != 1 {
+		t.Errorf("%d reads", m.Reads)
 	}
 }
 
@@ -190,8 +111,8 @@ func TestStore_reads_a_definition_once(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if m.reads != 2 { // the version and its definition
-		t.Errorf("%d reads", m.reads)
+	if m.Reads != 2 { // the version and its definition
+		t.Errorf("%d reads", m.Reads)
 	}
 }
 
@@ -299,8 +220,8 @@ func TestStore_lets_a_check_refuse_what_was_parsed(t *testing.T) {
 		return fault.New(fault.Invalid, "There is no model for %s.", d.Name)
 	}
 	_, _, _, err := s.Create(ctx, "w1", "", yamlCrew, nil)
-	if fault.Message(err) != "There is no model for crew." || len(m.records) != 0 {
-		t.Errorf("%v, %d records", err, len(m.records))
+	if fault.Message(err) != "There is no model for crew." || len(m.Records) != 0 {
+		t.Errorf("%v, %d records", err, len(m.Records))
 	}
 }
 
@@ -369,7 +290,7 @@ func TestStore_gives_concurrent_versions_numbers_of_their_own(t *testing.T) {
 func TestStore_finishes_the_version_of_a_writer_that_died(t *testing.T) {
 	s, m := newStore()
 	d := create(t, s, "a")
-	m.before = func(r record.Record) error {
+	m.Before = func(r record.Record) error {
 		if r.Sort == "DEPLOYMENT" {
 			return errors.New("the machine is gone")
 		}
@@ -378,7 +299,7 @@ func TestStore_finishes_the_version_of_a_writer_that_died(t *testing.T) {
 	if _, _, err := s.AddVersion(ctx, d.ID, other("lost")); err == nil {
 		t.Fatal("a version was added without telling its deployment")
 	}
-	m.before = nil
+	m.Before = nil
 	v, _, err := s.AddVersion(ctx, d.ID, other("next"))
 	if err != nil || v.Number != 3 {
 		t.Fatalf("version %d, %v", v.Number, err)
@@ -405,13 +326,13 @@ func TestStore_knows_its_own_version_when_the_answer_was_lost(t *testing.T) {
 }
 
 // repeating does every put twice, as an SDK does that lost the first answer.
-type repeating struct{ *memory }
+type repeating struct{ *storetest.Memory }
 
 func (m repeating) Put(ctx context.Context, r record.Record) (int64, error) {
-	if _, err := m.memory.Put(ctx, r); err != nil {
+	if _, err := m.Memory.Put(ctx, r); err != nil {
 		return 0, err
 	}
-	return m.memory.Put(ctx, r)
+	return m.Memory.Put(ctx, r)
 }
 
 func TestCache_forgets_what_was_not_used_for_longest(t *testing.T) {
@@ -431,21 +352,21 @@ func TestCache_forgets_what_was_not_used_for_longest(t *testing.T) {
 }
 
 func TestFiles_are_read_once_unless_they_are_large(t *testing.T) {
-	ctx, records := context.Background(), newMemory()
+	ctx, records := context.Background(), &storetest.Memory{}
 	s := &Store{Records: records}
 	for name, c := range map[string]struct{ size, reads int }{"small": {1 << 10, 2}, "large": {1 << 20, 4}} {
 		_, v, _, err := s.Create(ctx, "w", "", with(yamlCrew, map[string]string{"knowledge/x.txt": strings.Repeat("x", c.size)}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		records.reads = 0
+		records.Reads = 0
 		for range 2 {
 			if files, err := s.Files(ctx, v.ID); err != nil || len(files["knowledge/x.txt"]) != c.size {
 				t.Fatalf("%s: %d bytes, %v", name, len(files["knowledge/x.txt"]), err)
 			}
 		}
-		if records.reads != c.reads {
-			t.Errorf("%s: %d reads, want %d", name, records.reads, c.reads)
+		if records.Reads != c.reads {
+			t.Errorf("%s: %d reads, want %d", name, records.Reads, c.reads)
 		}
 	}
 }

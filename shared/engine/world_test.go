@@ -25,6 +25,7 @@ import (
 	"muster/shared/record"
 	"muster/shared/run"
 	"muster/shared/sqlite"
+	"muster/shared/storetest"
 )
 
 // The models of the tests: one that takes functions, and one that must be told in words.
@@ -53,7 +54,7 @@ type world struct {
 func newWorld(t *testing.T, script scripted.Script) *world {
 	t.Helper()
 	w := &world{t: t, ctx: context.Background(), server: scripted.New(t, script), tools: tools{}, now: time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)}
-	w.keepIn(&memory{kept: map[record.Key]record.Record{}})
+	w.keepIn(&storetest.Memory{})
 	return w
 }
 
