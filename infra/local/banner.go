@@ -10,7 +10,10 @@ import (
 
 // banner says what is up, and how to use it.
 func (h *home) banner() {
-	h.say.line("Muster is up on %s (one process, everything in %s).\n", h.url, h.data)
+	h.say.line("Muster is up on %s (one process, everything in %s).\n", h.here, h.data)
+	if h.url != h.here {
+		h.say.line("Public    %s", h.url)
+	}
 	if model := cmp.Or(h.models, llm.OfflineName); model == llm.OfflineName {
 		h.say.line("Model     %s, which is NO LLM: it picks sentences out of what it is given.", model)
 		h.say.line("          For a real one: OPENAI_API_KEY=… make run, or MODEL=ollama/llama3.2 make run.")

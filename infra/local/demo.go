@@ -113,7 +113,7 @@ func (h *home) call(ctx context.Context, method, path, token string, body, answe
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, method, h.url+path, bytes.NewReader(data))
+	r, err := http.NewRequestWithContext(ctx, method, h.here+path, bytes.NewReader(data))
 	if err != nil {
 		return err
 	}

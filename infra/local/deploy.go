@@ -25,6 +25,14 @@ func deploymentName(dir string) string {
 
 // deployAll deploys each directory over HTTP, as any client would.
 func (h *home) deployAll(ctx context.Context) error {
+	names := map[string]string{}
+	for _, dir := range h.deploy {
+		name := deploymentName(dir)
+		if other, taken := names[name]; taken {
+			return fmt.Errorf("%s and %s would both be the deployment %q; rename one of the directories", other, dir, name)
+		}
+		names[name] = dir
+	}
 	for _, dir := range h.deploy {
 		files, err := readDir(dir)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,8 +17,10 @@ import (
 	"muster/infra"
 	"muster/infra/host"
 	"muster/shared/app"
+	"muster/shared/cloud"
 	"muster/shared/config"
 	"muster/shared/engine/llm/openai"
+	"muster/shared/engine/tool"
 	"muster/shared/guard"
 	"muster/shared/id"
 	"muster/shared/invoke"
@@ -38,7 +41,8 @@ type options struct {
 // home is the running machine.
 type home struct {
 	options
-	url  string
+	url  string // where others reach this home
+	here string // where it listens
 	kept kept
 	app  *app.App
 	db   *sqlite.DB
@@ -48,8 +52,14 @@ type home struct {
 	say    *printer
 }
 
+// inboxPause is how often a run looks at its inbox: reading costs nothing here.
+const inboxPause = 250 * time.Millisecond
+
 // serve runs Muster until ctx ends.
 func serve(ctx context.Context, o options) error {
+	if err := removeStale(o.ready); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(o.data, 0o700); err != nil {
 		return err
 	}
@@ -69,9 +79,9 @@ func serve(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w (another address: -addr 127.0.0.1:0)", o.addr, err)
 	}
-	h.url = o.publicURL
-	if h.url == "" {
-		h.url = "http://" + listener.Addr().String()
+	h.here = "http://" + listener.Addr().String()
+	if h.url = o.publicURL; h.url == "" {
+		h.url = h.here
 	}
 	if err := h.open(ctx, queues); err != nil {
 		listener.Close()
@@ -142,8 +152,16 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 		return err
 	}
 	h.models = models.Default
+	functions := config.ToolFunctions()
+	var callFunction tool.Invoker
+	if len(functions) > 0 {
+		if callFunction, err = cloud.Functions(ctx); err != nil {
+			return err
+		}
+	}
 	h.app = app.New(app.Backends{
 		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New,
+		Functions: callFunction, FunctionNames: functions, Inbox: inboxPause,
 		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease, Traffic: traffic, PublicURL: h.url,
 	})
 
@@ -191,4 +209,12 @@ func (h *home) writeReady() error {
 		r.Deployments = []keptDeployment{}
 	}
 	return writeJSON(h.options.ready, r)
+}
+
+// removeStale removes what an earlier process wrote for those who wait for this one.
+func removeStale(ready string) error {
+	if err := os.Remove(ready); ready != "" && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -286,8 +286,11 @@ func readAuthentication(o httpapi.Object, basic bool) (string, error) {
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", fault.New(fault.Invalid, "authentication: the token has characters that a header cannot carry.")
 	}
+	if _, there := a["token"]; !there {
+		return "", fault.New(fault.Invalid, "authentication: the token of the strategy \"bearer\" is missing.")
+	}
 	if token == "" {
-		return "", nil
+		return "", nil // a form sends "" for what it leaves out
 	}
 	return "Bearer " + token, nil
 }

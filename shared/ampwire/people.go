@@ -164,6 +164,9 @@ func (w *Wire) question(ctx context.Context, r run.Run, q resume) (string, error
 			break
 		}
 	}
+	if task == "" && r.State != run.Waiting {
+		return "", nil // whichever task is meant, nothing waits for an answer
+	}
 	if task == "" {
 		return "", fault.New(fault.NotFound, "Task ID not found")
 	}

@@ -213,6 +213,7 @@ func TestKickoffRefuses(t *testing.T) {
 		{"questions to a path", with(`"humanInputWebhookUrl":"/hook"`), 422, `humanInputWebhook.url: The URL must begin with http:// or https://.`},
 		{"questions with another strategy", with(`"humanInputWebhook":{"url":"https://h.example","authentication":{"strategy":"digest"}}`), 422, `humanInputWebhook: authentication: the strategy must be "bearer" or "basic", and it is "digest".`},
 		{"a user with a colon", with(`"humanInputWebhook":{"url":"https://h.example","authentication":{"strategy":"basic","username":"a:b"}}`), 422, `humanInputWebhook: authentication: a username has no colon, and neither it nor the password has control characters.`},
+		{"a bearer without a token", hook(`"events":["*"],"authentication":{"strategy":"bearer"}`), 422, `webhooks: authentication: the token of the strategy "bearer" is missing.`},
 		{"a token that breaks out of its header", hook(`"events":["*"],"authentication":{"strategy":"bearer","token":"a\r\nX: y"}`), 422, `webhooks: authentication: the token has characters that a header cannot carry.`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

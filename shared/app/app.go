@@ -47,6 +47,8 @@ type Backends struct {
 	Traffic crew.Traffic
 	// Lease is how long a run's lease holds without being renewed; 0 is the default.
 	Lease time.Duration
+	// Inbox is how often a run under way looks for stops, answers and events from outside; 0 is the default.
+	Inbox time.Duration
 	// Margin is how much of an invocation must be left for a run to begin another step; 0 is the default.
 	Margin time.Duration
 	// PublicURL is where others reach the routes; without it, questions to people have no one-click links.
@@ -81,7 +83,7 @@ func New(b Backends) *App {
 		b: b, client: guard.New(b.Guard), Crews: crews, Tokens: &workspace.Tokens{Records: b.Records, Static: b.Callers},
 		Runs: &run.Service{
 			Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, Unseal: b.Sealer.Open,
-			Traffic: b.Traffic, LeaseTime: b.Lease, Now: b.Now, Log: b.Log,
+			Traffic: b.Traffic, LeaseTime: b.Lease, Inbox: b.Inbox, Now: b.Now, Log: b.Log,
 		},
 	}
 }

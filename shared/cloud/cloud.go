@@ -14,6 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -24,6 +25,7 @@ import (
 	"muster/shared/config"
 	"muster/shared/dynamo"
 	"muster/shared/engine/llm"
+	"muster/shared/engine/tool"
 	"muster/shared/guard"
 	"muster/shared/lambdatool"
 	"muster/shared/sqs"
@@ -52,10 +54,34 @@ func OpenForRunner(ctx context.Context, c config.Config) (app.Backends, error) {
 	return b, nil
 }
 
-func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error) {
+// Functions calls Lambda functions from a machine of one's own: those of AWS, or of whatever AWS_ENDPOINT_URL_LAMBDA names,
+// which may not care for a region and credentials.
+func Functions(ctx context.Context) (tool.Invoker, error) {
+	sdk, err := load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if sdk.Region == "" {
+		sdk.Region = "us-east-1"
+	}
+	if _, err := sdk.Credentials.Retrieve(ctx); err != nil {
+		sdk.Credentials = credentials.NewStaticCredentialsProvider("local", "local", "")
+	}
+	return lambdatool.New(lambda.NewFromConfig(sdk)), nil
+}
+
+func load(ctx context.Context) (aws.Config, error) {
 	sdk, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithEC2IMDSClientEnableState(imds.ClientDisabled))
 	if err != nil {
-		return app.Backends{}, sdk, fmt.Errorf("configure the AWS SDK: %w", err)
+		return sdk, fmt.Errorf("configure the AWS SDK: %w", err)
+	}
+	return sdk, nil
+}
+
+func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error) {
+	sdk, err := load(ctx)
+	if err != nil {
+		return app.Backends{}, sdk, err
 	}
 	queues := awssqs.NewFromConfig(sdk)
 	return app.Backends{

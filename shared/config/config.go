@@ -76,8 +76,13 @@ type Queue struct{ URL, DeadURL string }
 // Read reads the environment of the process.
 func Read() (Config, error) { return From(os.Getenv) }
 
-// Models reads what the environment says of models, and nothing else: all that a single machine needs to know.
+// Models, ToolFunctions and Traffic read one setting each: all that a single machine needs to know.
+
+// Models reads what the environment says of models.
 func Models() llm.Settings { return llm.FromEnv(os.Getenv) }
+
+// ToolFunctions reads the names of the functions that `lambda` tools may call.
+func ToolFunctions() []string { return list(os.Getenv(ToolFunctionsKey)) }
 
 // Traffic reads what the environment says of how many runs there may be.
 func Traffic() (crew.Traffic, error) {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -113,6 +115,14 @@ func CheckPrices(t price.Table) error {
 // ParseLimits reads the limits of one kickoff. What it does not know is fault.Invalid: a limit with a slip in its name
 // would bind nobody.
 func ParseLimits(raw json.RawMessage) (l Limits, err error) {
+	var given map[string]json.RawMessage
+	if json.Unmarshal(raw, &given) == nil {
+		for _, name := range slices.Sorted(maps.Keys(given)) {
+			if string(given[name]) == "0" { // nobody who says 0 means "without a limit"
+				return Limits{}, fault.New(fault.Invalid, "limits: %q must be above 0.", name)
+			}
+		}
+	}
 	if err := strictly(raw, "limits", &l); err != nil {
 		return Limits{}, err
 	}

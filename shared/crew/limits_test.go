@@ -41,7 +41,7 @@ func TestPatchChangesWhatItNames(t *testing.T) {
 		{name: "one of them", limits: `{"max_steps":3}`, want: func(d *crew.Deployment) { d.Limits.MaxSteps = 3 }},
 		{name: "null takes one away", limits: `{"max_tokens":null,"when_full":null}`, want: func(d *crew.Deployment) { d.Limits.MaxTokens, d.Traffic.WhenFull = 0, "" }},
 		{name: "so does 0", limits: `{"max_concurrent_runs":0}`, want: func(d *crew.Deployment) { d.Traffic.MaxConcurrentRuns = 0 }},
-		{name: "a price more", prices: `{"b":{"prompt":2,"completion":3}}`, want: func(d *crew.Deployment) { d.Prices["b"] = price.Model{Prompt: 2, Completion: 3} }},
+		{name: "a price more", prices: `{"b":{"prompt":2,"completion":3}}`, want: func(d *crew.Deployment) { d.Prices["b"] = price.Model{Prompt: 2, Cached: 2, Completion: 3} }},
 		{name: "a price less", prices: `{"a":null}`, want: func(d *crew.Deployment) { d.Prices = price.Table{} }},
 		{name: "a slip in a name", limits: `{"max_token":1}`, refused: `limits: unknown field "max_token".`},
 		{name: "a text", limits: `{"max_tokens":"1"}`, refused: `limits: "max_tokens" cannot be the string that was given.`},
@@ -79,7 +79,7 @@ func TestParseLimitsIsStrict(t *testing.T) {
 	if want := (crew.Limits{MaxCostUSD: 0.25, MaxTokens: 1000, MaxDurationSeconds: 60, MaxSteps: 10}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
-	for _, raw := range []string{`{"max_concurrent_runs":1}`, `[]`, `"x"`, `{"max_tokens":-1}`, `{"max_steps":null,"maxSteps2":1}`} {
+	for _, raw := range []string{`{"max_concurrent_runs":1}`, `[]`, `"x"`, `{"max_tokens":-1}`, `{"max_steps":null,"maxSteps2":1}`, `{"max_cost_usd":0}`} {
 		if _, err := crew.ParseLimits(json.RawMessage(raw)); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "limits") {
 			t.Errorf("%s: got %v", raw, err)
 		}

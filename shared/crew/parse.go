@@ -30,6 +30,7 @@ func Parse(files map[string][]byte) (Definition, []Warning, error) {
 	default:
 		b.explainNothing()
 	}
+	b.warnOfPython()
 	b.check()
 	if b.def.Name == "" {
 		b.def.Name = "crew"
@@ -212,9 +213,16 @@ func (b *builder) readYAMLProject(agents, tasks string) {
 	}
 	b.each(agents, "agents.yaml", maxAgents, b.agent)
 	b.each(tasks, "tasks.yaml", maxTasks, b.task)
+}
+
+// warnOfPython tells that Python files are not read.
+func (b *builder) warnOfPython() {
 	for _, name := range slices.Sorted(maps.Keys(b.files)) {
-		if path.Base(name) == "crew.py" {
+		switch {
+		case path.Base(name) == "crew.py":
 			b.warn(place{file: name}, "is Python code and was not read: put the crew's options into crew.yaml")
+		case path.Ext(name) == ".py":
+			b.warn(place{file: name}, "is Python code and was not read: use the built-in tools, or a lambda tool for code of your own")
 		}
 	}
 }

@@ -163,7 +163,7 @@ func TestLimitsOfADeployment(t *testing.T) {
 	}))
 	path, token := "/v1/deployments/"+made["id"].(string), made["token"].(string)
 	shown := b.want(200, token, "GET", path, "")
-	mine := object{"mine/model": object{"prompt": 1.0, "cached": 0.0, "completion": 2.0}}
+	mine := object{"mine/model": object{"prompt": 1.0, "cached": 1.0, "completion": 2.0}}
 	b.check("at first", []any{shown["limits"], shown["prices"]}, []any{object{"max_cost_usd": 0.5, "max_concurrent_runs": 2.0}, mine})
 	shown = b.want(200, b.token, "PATCH", path, `{"limits":{"max_cost_usd":null,"max_tokens":9000,"when_full":"reject","max_kickoffs_per_minute":2}}`)
 	b.check("changed", []any{shown["limits"], shown["prices"]}, []any{object{"max_tokens": 9000.0, "max_concurrent_runs": 2.0, "when_full": "reject", "max_kickoffs_per_minute": 2.0}, mine})

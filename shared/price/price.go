@@ -2,6 +2,7 @@
 package price
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"math"
@@ -16,6 +17,25 @@ type Model struct {
 	Cached float64 `json:"cached"`
 	// Completion is for the answer, reasoning included.
 	Completion float64 `json:"completion"`
+}
+
+// UnmarshalJSON reads a price. One that says nothing of cached tokens takes them for tokens like the others.
+func (m *Model) UnmarshalJSON(data []byte) error {
+	given := struct {
+		Prompt     float64  `json:"prompt"`
+		Cached     *float64 `json:"cached"`
+		Completion float64  `json:"completion"`
+	}{}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&given); err != nil {
+		return err
+	}
+	*m = Model{Prompt: given.Prompt, Cached: given.Prompt, Completion: given.Completion}
+	if given.Cached != nil {
+		m.Cached = *given.Cached
+	}
+	return nil
 }
 
 // Table holds the prices of models by name. In a deployment's own table the name is spelled as its definition spells it.

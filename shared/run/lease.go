@@ -170,7 +170,7 @@ func (o *Owner) checkPoison() error {
 // called after each renewal with the new length of the lease: the runner hides its message for as long.
 func (o *Owner) Keep(ctx context.Context, renewed func(time.Duration)) {
 	third := o.s.Lease() / 3
-	tick := time.NewTicker(min(inboxPause, third))
+	tick := time.NewTicker(min(o.s.inboxPause(), third))
 	defer tick.Stop()
 	next := o.s.now().Add(third)
 	for {

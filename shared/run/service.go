@@ -34,6 +34,8 @@ type Service struct {
 	Traffic crew.Traffic
 	// LeaseTime is how long a claim holds without being renewed; 0 means a minute.
 	LeaseTime time.Duration
+	// Inbox is how often an owner reads its inbox; 0 means 3 s.
+	Inbox time.Duration
 	// Keep is how long everything of a run is kept; 0 means 90 days.
 	Keep time.Duration
 }
@@ -86,6 +88,13 @@ func (s *Service) Lease() time.Duration {
 		return s.LeaseTime
 	}
 	return time.Minute
+}
+
+func (s *Service) inboxPause() time.Duration {
+	if s.Inbox > 0 {
+		return s.Inbox
+	}
+	return inboxPause
 }
 
 func (s *Service) expires(r Run) time.Time {

@@ -74,7 +74,11 @@ func (m *Model) Call(ctx context.Context, c llm.Call) (llm.Reply, error) {
 	)
 	if c.Chunk != nil {
 		params.StreamOptions.IncludeUsage = openai.Bool(true)
-		reply, err = readStream(service.NewStreaming(ctx, params), c.Chunk)
+		var all whole
+		reply, err = readStream(service.NewStreaming(ctx, params, option.WithMiddleware(all.watch)), c.Chunk)
+		if all.body != nil {
+			reply, err = all.read(c.Chunk)
+		}
 	} else {
 		var answer *openai.ChatCompletion
 		if answer, err = service.New(ctx, params); err == nil {
