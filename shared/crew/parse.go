@@ -103,7 +103,8 @@ func (b *builder) document(name string) (o object, ok bool) {
 		b.fail(at, "must hold an object at the top, not %s", kindOf(v))
 		return nil, false
 	}
-	if s, _ := o.get("schema"); isFlow(s) {
+	kind, _ := o.get("type")
+	if s, _ := o.get("schema"); isFlow(s) || kind == "flow" {
 		b.fail(at, "%s", noFlows)
 		return nil, false
 	}
@@ -261,7 +262,8 @@ func (b *builder) explainNothing() {
 	for _, name := range slices.Sorted(maps.Keys(b.files)) {
 		switch path.Ext(name) {
 		case ".yaml", ".yml", ".json", ".jsonc":
-			if bytes.Contains(b.files[name], []byte("crewai.flow/")) {
+			stem := strings.TrimSuffix(path.Base(name), path.Ext(name))
+			if stem == "flow" || bytes.Contains(b.files[name], []byte("crewai.flow/")) {
 				b.fail(place{file: name}, "%s", noFlows)
 				return
 			}

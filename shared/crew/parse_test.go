@@ -423,6 +423,8 @@ func TestParse_names_what_is_not_built_and_what_to_do_instead(t *testing.T) {
 		{task("guardrails: ['It is short.', {python: a.check}]"), []string{"tasks.yaml: t.guardrails[1]", "sentence"}},
 		{project("-- flow.yaml --\nschema: crewai.flow/v1\n"), []string{"flow.yaml", "as a crew"}},
 		{project("-- crew.jsonc --\n{\"schema\": \"crewai.flow/v1\"}\n"), []string{"crew.jsonc", "as a crew"}},
+		{project("-- flow.yaml --\nname: x\n"), []string{"flow.yaml", "as a crew"}},
+		{project("-- crew.jsonc --\n{\"type\": \"flow\"}\n"), []string{"crew.jsonc", "as a crew"}},
 	} {
 		t.Run(c.want[0], func(t *testing.T) {
 			got := complaints(t, c.files)
