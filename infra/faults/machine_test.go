@@ -142,7 +142,9 @@ func (m *machine) start() {
 			m.t.Fatal("the process was not ready in a minute")
 		}
 		if raw, err := os.ReadFile(ready); err == nil && json.Unmarshal(raw, &is) == nil && len(is.Deployments) == 1 {
+			m.mu.Lock()
 			m.token = is.Deployments[0].Token
+			m.mu.Unlock()
 			return
 		}
 	}
@@ -175,7 +177,9 @@ func (m *machine) kickoff(name string) *journey {
 			m.t.Error(err)
 			return j
 		}
+		m.mu.Lock()
 		r.Header.Set("Authorization", "Bearer "+m.token)
+		m.mu.Unlock()
 		r.Header.Set("Idempotency-Key", name)
 		answer, err := http.DefaultClient.Do(r)
 		if err != nil {

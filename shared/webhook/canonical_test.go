@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"os/exec"
@@ -175,6 +176,9 @@ func TestCanonicalKeepsTheMeaning(t *testing.T) {
 		var before, after any
 		if json.Unmarshal([]byte(in), &before) != nil {
 			return // a number too large for Go, null for JavaScript
+		}
+		if strings.ContainsRune(fmt.Sprint(before), utf8.RuneError) {
+			return // Go takes every lone surrogate for the same character, and two keys for one
 		}
 		if err := json.Unmarshal(out, &after); err != nil || !cmp.Equal(before, after) {
 			t.Fatalf("%s became %s: %v", in, out, err)
