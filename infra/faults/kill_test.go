@@ -214,8 +214,8 @@ func TestAPoisonRunDiesAlone(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Fatalf("%s has not ended", j.name)
 		}
-		if j.ended != "" {
-			t.Errorf("%s ended %s", j.name, j.ended)
+		if ended := m.ended(j); ended != "" {
+			t.Errorf("%s ended %s", j.name, ended)
 		}
 	}
 	m.kill()

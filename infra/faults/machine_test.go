@@ -278,7 +278,8 @@ func (m *machine) all() []*journey {
 	return slices.Collect(maps.Values(m.named))
 }
 
-// open opens the data of a machine whose process is gone, and lets the messages that are left have their effect.
+// open opens the data of a machine whose process is gone, lets the messages that are left have their effect, and closes the
+// receiver.
 func (m *machine) open() *run.Service {
 	m.t.Helper()
 	db, err := sqlite.Open(filepath.Join(m.dir, "data", "muster.db"))
@@ -322,5 +323,13 @@ func (m *machine) open() *run.Service {
 			}
 		}
 	}
+	m.hook.Close() // what it heard is judged next
 	return a.Runs
+}
+
+// ended gives how a run ended as it was told, "" for well. It may be told again while one asks.
+func (m *machine) ended(j *journey) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return j.ended
 }
