@@ -101,7 +101,8 @@ func serve(ctx context.Context, o options) error {
 			return handlers[function].Invoke(ctx, event)
 		},
 	}
-	server := &http.Server{Handler: machine.HTTP(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	posts := &inbox{signers: h.signers, now: time.Now}
+	server := &http.Server{Handler: posts.handler(machine.HTTP()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	worked := make(chan struct{})
