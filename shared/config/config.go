@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"muster/shared/crew"
 	"muster/shared/engine/llm"
@@ -36,6 +37,14 @@ const (
 	WhenFullKey            = "MUSTER_WHEN_FULL"
 	MaxKickoffsKey         = "MUSTER_MAX_KICKOFFS_PER_MINUTE"
 	PublicURLKey           = "MUSTER_PUBLIC_URL"
+	LeaseKey               = "MUSTER_LEASE"
+)
+
+// A lease is renewed when a third of it has gone, which must leave time for a slow write; and it is how long a run whose
+// owner died is left lying.
+const (
+	shortestLease = time.Second
+	longestLease  = 10 * time.Minute
 )
 
 // Config is everything that a function is told from outside. Every function is told the same, and may do less with it
@@ -66,6 +75,10 @@ type Config struct {
 	Traffic crew.Traffic
 	// PublicURL is where others reach the routes, for the links in questions to people (MUSTER_PUBLIC_URL; absent: no links).
 	PublicURL string
+	// Lease is how long a run's owner may be silent before it is taken over (MUSTER_LEASE, a duration such as 60s, from 1s to
+	// 10m; absent: 0, which is the default of package run). The run's message is hidden for as long, and renewed with it. The
+	// other period, from one sweep to the next, is the clock's: the manifest's Every.
+	Lease time.Duration
 	// Models is what llm.FromEnv reads. On AWS an API key may be "ssm:" and the name of a SecureString that holds it.
 	Models llm.Settings
 }
@@ -105,6 +118,7 @@ func From(getenv func(string) string) (Config, error) {
 		PrivateNetworks:     r.prefixes(PrivateNetworksKey),
 		Traffic:             r.traffic(),
 		PublicURL:           r.publicURL(),
+		Lease:               r.duration(LeaseKey, shortestLease, longestLease),
 		Models:              llm.FromEnv(getenv),
 	}
 	if (c.SealingKeyParameter == "") == (c.SealingKeys == "") {
@@ -160,6 +174,19 @@ func (r *reader) number(key string) int {
 		r.wrong("%s is not a whole number", key)
 	}
 	return n
+}
+
+// duration reads a duration within bounds, 0 when it is not set.
+func (r *reader) duration(key string, least, most time.Duration) time.Duration {
+	v := r.getenv(key)
+	if v == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < least || d > most {
+		r.wrong("%s is not a duration such as 60s, from %s to %s", key, least, most)
+	}
+	return d
 }
 
 func (r *reader) need(key, what string) string {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -46,6 +47,7 @@ func TestFromReadsEverySetting(t *testing.T) {
 		config.MaxKickoffsKey:       "60",
 		"MODEL":                     "ollama/llama3.2",
 		config.PublicURLKey:         "https://muster.example.com",
+		config.LeaseKey:             "90s",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +66,7 @@ func TestFromReadsEverySetting(t *testing.T) {
 		PrivateNetworks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8")},
 		Traffic:         crew.Traffic{MaxConcurrentRuns: 20, WhenFull: crew.Reject, MaxKickoffsPerMinute: 60},
 		PublicURL:       "https://muster.example.com",
+		Lease:           90 * time.Second,
 		Models:          got.Models,
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
@@ -90,6 +93,9 @@ func TestFromTellsEverythingThatIsWrong(t *testing.T) {
 		{"what is no network is named", map[string]string{config.PrivateNetworksKey: "10.1.0.0"}, []string{"MUSTER_PRIVATE_NETWORKS is not"}},
 		{"what is no number is named", map[string]string{config.MaxConcurrentRunsKey: "many"}, []string{"MUSTER_MAX_CONCURRENT_RUNS is not"}},
 		{"what is no way to be full is named", map[string]string{config.WhenFullKey: "wait"}, []string{"MUSTER_WHEN_FULL", "queue"}},
+		{"what is no duration is named", map[string]string{config.LeaseKey: "60"}, []string{"MUSTER_LEASE is not"}},
+		{"a lease too short to be renewed is named", map[string]string{config.LeaseKey: "900ms"}, []string{"MUSTER_LEASE is not", "from 1s to 10m"}},
+		{"a lease that leaves a run lying is named", map[string]string{config.LeaseKey: "1h"}, []string{"MUSTER_LEASE is not"}},
 		{"no sealing key", map[string]string{config.SealingKeyParameterKey: ""}, []string{"MUSTER_SEALING_KEY_PARAMETER", "MUSTER_SEALING_KEY"}},
 		{"two sealing keys", map[string]string{config.SealingKeyKey: "k1:AA=="}, []string{"MUSTER_SEALING_KEY_PARAMETER", "MUSTER_SEALING_KEY"}},
 		{"one token for two doors", map[string]string{config.InternalTokenKey: hashA}, []string{"the same token"}},
