@@ -18,6 +18,7 @@ import (
 	"muster/shared/engine/llm/offline"
 	"muster/shared/engine/tool"
 	"muster/shared/guard"
+	"muster/shared/guide"
 	"muster/shared/httpapi"
 	"muster/shared/queue"
 	"muster/shared/record"
@@ -93,7 +94,7 @@ func (a *App) HTTP() http.Handler {
 	amp := &ampwire.Wire{Runs: a.Runs, Crews: a.Crews, CheckURL: a.client.CheckURL, Note: a.modelNote, Now: a.b.Now}
 	deploy := &deploywire.Wire{Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Now: a.b.Now}
 	return httpapi.API{
-		Routes: slices.Concat(amp.Routes(), deploy.Routes()), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
+		Routes: slices.Concat(amp.Routes(), deploy.Routes(), guide.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
 	}.Handler()
 }
 
