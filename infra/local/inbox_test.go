@@ -33,7 +33,7 @@ func ask(h http.Handler, method, path, body string, change ...func(*http.Request
 }
 
 func signed(t *testing.T, secret, body string) func(*http.Request) {
-	headers, err := webhook.Sign(secret, "run.succeeded", "del_1", inboxTime, []byte(body))
+	headers, err := webhook.Sign(webhook.Secrets{Current: secret}, "run.succeeded", "del_1", inboxTime, []byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (j *job) post(ctx context.Context, one webhook.Delivery, body []byte) (a we
 		return a, 0, err
 	}
 	at := j.now()
-	headers, err := webhook.Sign(access.secret, one.Event, one.Shown(), at, body)
+	headers, err := webhook.Sign(webhook.Secrets{Current: access.secret}, one.Event, one.Shown(), at, body)
 	if err != nil {
 		return a, 0, err
 	}

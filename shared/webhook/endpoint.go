@@ -30,11 +30,8 @@ type Endpoint struct {
 	Enabled bool `json:"enabled"`
 	// DisabledBy says who disabled it, "" while it is enabled.
 	DisabledBy DisabledBy `json:"disabled_by,omitempty"`
-	// Secret signs; it is sealed for the endpoint's id and SecretField. Old, sealed alike, is the one before, which
-	// signs too until OldUntil.
-	Secret    string    `json:"secret"`
-	Old       string    `json:"old,omitempty"`
-	OldUntil  time.Time `json:"old_until,omitzero"`
+	// Its secrets are sealed for the endpoint's id and SecretField.
+	Signing
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 

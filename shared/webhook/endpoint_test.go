@@ -19,7 +19,7 @@ import (
 func endpoint(deploymentID string) webhook.Endpoint {
 	return webhook.Endpoint{
 		ID: id.New(), WorkspaceID: id.New(), DeploymentID: deploymentID, Environment: "production", Name: "orders", URL: "https://example.com/hook",
-		Events: []string{"run.succeeded"}, Format: webhook.Crewship, Headers: map[string]string{"X-Key": "sealed"}, MaxRPS: 3, Enabled: true, Secret: "sealed",
+		Events: []string{"run.succeeded"}, Format: webhook.Crewship, Headers: map[string]string{"X-Key": "sealed"}, MaxRPS: 3, Enabled: true, Signing: webhook.Signing{Secret: "sealed"},
 	}
 }
 

@@ -18,11 +18,13 @@ const (
 	HeaderEvent     = "X-Crewship-Event"
 	HeaderDelivery  = "X-Crewship-Delivery"
 	HeaderTimestamp = "X-Crewship-Timestamp"
-	// HeaderSignature is "sha256=" and the hex HMAC of "<timestamp>.<body>"; the key is the secret as it is shown.
+	// HeaderSignature is "sha256=" and the hex HMAC of "<timestamp>.<body>"; the key is the secret as it is shown. While
+	// two secrets are good it is made with the old one, and HeaderNext with the new one.
 	HeaderSignature = "X-Crewship-Signature"
+	HeaderNext      = "X-Crewship-Signature-Next"
 
 	// The headers of Standard Webhooks. The signature is "v1," and the base64 HMAC of "<id>.<timestamp>.<body>"; the key is
-	// what the secret's base64 part stands for.
+	// what the secret's base64 part stands for. While two secrets are good there are two, the new one's first.
 	HeaderStandardID        = "Webhook-Id"
 	HeaderStandardTimestamp = "Webhook-Timestamp"
 	HeaderStandardSignature = "Webhook-Signature"
@@ -31,11 +33,14 @@ const (
 // secretPrefix begins every signing secret.
 const secretPrefix = "whsec_"
 
+// Secrets are what a POST is signed with: the secret, and while another one is taking its place, the old one too.
+type Secrets struct{ Current, Old string }
+
 // Sign makes the headers that go with a body: event is what it is about, id that of the delivery, at the time of this
 // attempt. It fails for a secret that is not "whsec_" and base64, and for an id with a dot, which would make the signed
 // text ambiguous.
-func Sign(secret, event, id string, at time.Time, body []byte) (http.Header, error) {
-	key, err := secretKey(secret)
+func Sign(by Secrets, event, id string, at time.Time, body []byte) (http.Header, error) {
+	key, err := secretKey(by.Current)
 	if err != nil {
 		return nil, err
 	}
@@ -43,22 +48,32 @@ func Sign(secret, event, id string, at time.Time, body []byte) (http.Header, err
 		return nil, fmt.Errorf("delivery id %q: must not be empty or hold a dot", id)
 	}
 	timestamp := strconv.FormatInt(at.Unix(), 10)
-	return http.Header{
+	h := http.Header{
 		HeaderEvent:             {event},
 		HeaderDelivery:          {id},
 		HeaderTimestamp:         {timestamp},
-		HeaderSignature:         {crewshipSignature(secret, timestamp, body)},
+		HeaderSignature:         {crewshipSignature(by.Current, timestamp, body)},
 		HeaderStandardID:        {id},
 		HeaderStandardTimestamp: {timestamp},
 		HeaderStandardSignature: {standardSignature(key, id, timestamp, body)},
-	}, nil
+	}
+	if by.Old != "" {
+		old, err := secretKey(by.Old)
+		if err != nil {
+			return nil, err
+		}
+		h[HeaderNext] = h[HeaderSignature]
+		h.Set(HeaderSignature, crewshipSignature(by.Old, timestamp, body))
+		h.Set(HeaderStandardSignature, h.Get(HeaderStandardSignature)+" "+standardSignature(old, id, timestamp, body))
+	}
+	return h, nil
 }
 
 // tolerance is how far the timestamp of a POST may be from the receiver's clock.
 const tolerance = 5 * time.Minute
 
-// Verify tells why a received POST is not ours, nil if it is: both signatures hold and were made within five minutes of
-// now. The reason names no expected value.
+// Verify tells why a received POST is not ours, nil if it is: both schemes have a signature of the secret, made within five
+// minutes of now. The reason names no expected value.
 func Verify(secret string, h http.Header, body []byte, now time.Time) error {
 	key, err := secretKey(secret)
 	if err != nil {
@@ -75,10 +90,11 @@ func Verify(secret string, h http.Header, body []byte, now time.Time) error {
 	if age := now.Sub(time.Unix(seconds, 0)); age.Abs() > tolerance {
 		return errors.New("the timestamp is more than five minutes off")
 	}
-	if !same(h.Get(HeaderSignature), crewshipSignature(secret, timestamp, body)) {
+	want := crewshipSignature(secret, timestamp, body)
+	if !same(h.Get(HeaderSignature), want) && !same(h.Get(HeaderNext), want) {
 		return fmt.Errorf("%s does not match", HeaderSignature)
 	}
-	want := standardSignature(key, id, timestamp, body)
+	want = standardSignature(key, id, timestamp, body)
 	for _, one := range strings.Fields(h.Get(HeaderStandardSignature)) {
 		if same(one, want) {
 			return nil

@@ -23,7 +23,7 @@ const (
 
 func sign(t *testing.T, secret, body string, at time.Time) http.Header {
 	t.Helper()
-	h, err := Sign(secret, "amp.crew", testID, at, []byte(body))
+	h, err := Sign(Secrets{Current: secret}, "amp.crew", testID, at, []byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestSignRefuses(t *testing.T) {
 		{"a secret that is no base64", "whsec_%%%", testID},
 		{"an empty secret", "whsec_", testID},
 	} {
-		h, err := Sign(c.secret, "amp.crew", c.id, time.Unix(0, 0), nil)
+		h, err := Sign(Secrets{Current: c.secret}, "amp.crew", c.id, time.Unix(0, 0), nil)
 		if err == nil {
 			t.Errorf("%s: signed as %v", c.name, h)
 		} else if c.secret != testSecret && len(c.secret) > 6 && strings.Contains(err.Error(), c.secret) {
@@ -112,8 +112,34 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+func TestWhileASecretTakesAnothersPlaceBothAreGood(t *testing.T) {
+	at, body := time.Unix(1736937000, 0), []byte(`{"a":1}`)
+	h, err := Sign(Secrets{Current: testSecret, Old: otherSecret}, "run.succeeded", testID, at, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, secret := range map[string]string{"the new one": testSecret, "the old one": otherSecret} {
+		if err := Verify(secret, h, body, at); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := Verify("whsec_BBBQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=", h, body, at); err == nil {
+		t.Error("a third one is good too")
+	}
+	old, next := sign(t, otherSecret, string(body), at), sign(t, testSecret, string(body), at)
+	if h.Get(HeaderSignature) != old.Get(HeaderSignature) || h.Get(HeaderNext) != next.Get(HeaderSignature) {
+		t.Errorf("%s is not by the old one, or %s not by the new one: %v", HeaderSignature, HeaderNext, h)
+	}
+	if old.Values(HeaderNext) != nil {
+		t.Errorf("there is %s when there is one secret", HeaderNext)
+	}
+	if h, err := Sign(Secrets{testSecret, "whsec_%%%"}, "run.succeeded", testID, at, body); err == nil {
+		t.Errorf("signed by an old secret that is no base64: %v", h)
+	}
+}
+
 func FuzzVerify(f *testing.F) {
-	h, _ := Sign(testSecret, "amp.crew", testID, time.Unix(1736937000, 0), []byte("{}"))
+	h, _ := Sign(Secrets{Current: testSecret}, "amp.crew", testID, time.Unix(1736937000, 0), []byte("{}"))
 	f.Add(h.Get(HeaderDelivery), h.Get(HeaderTimestamp), h.Get(HeaderSignature), h.Get("webhook-signature"), []byte("{}"))
 	f.Add("del_1", "-1", "sha256=", "v1, v1", []byte{})
 	f.Fuzz(func(t *testing.T, id, timestamp, crewship, standard string, body []byte) {
@@ -215,6 +241,6 @@ func BenchmarkSign(b *testing.B) {
 	body := make([]byte, 1024)
 	b.ReportAllocs()
 	for b.Loop() {
-		Sign(testSecret, "amp.crew", testID, time.Unix(0, 0), body)
+		Sign(Secrets{Current: testSecret}, "amp.crew", testID, time.Unix(0, 0), body)
 	}
 }
