@@ -70,6 +70,10 @@ func (q *wrapped) Buried(ctx context.Context, max int) ([]queue.Dead, error) {
 	return read(q.mean.fate("Buried"), func() ([]queue.Dead, error) { return q.next.Buried(ctx, max) })
 }
 
+func (q *wrapped) Redrive(ctx context.Context, perSecond int) (queue.Move, error) {
+	return write(q.mean.fate("Redrive"), func() (queue.Move, error) { return q.next.Redrive(ctx, perSecond) })
+}
+
 // shuffle changes the order, unless there are no odds: a Mean that only fails leaves it alone.
 func shuffle[T any](m *Mean, all []T) {
 	if m.Odds == (Odds{}) {

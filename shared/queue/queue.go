@@ -14,13 +14,14 @@ import (
 )
 
 // The limits of SQS: the longest delay a message can be sent with, the longest time it can be hidden, the largest body in
-// bytes, the longest group, and the most messages that one Receive gives.
+// bytes, the longest group, the most messages that one Receive gives, and the most that one Redrive moves in a second.
 const (
 	MaxDelay   = 15 * time.Minute
 	MaxHide    = 12 * time.Hour
 	MaxBody    = 1 << 20
 	MaxGroup   = 128
 	MaxReceive = 10
+	MaxRate    = 500
 )
 
 // Message is what is sent.
@@ -96,6 +97,18 @@ type Queue interface {
 	Bury(ctx context.Context, m Received, reason string) error
 	// Buried lists messages of the dead-letter queue, at most max; it removes nothing.
 	Buried(ctx context.Context, max int) ([]Dead, error)
+	// Redrive moves everything in the dead-letter queue back, as new messages that nobody has received yet, at most perSecond
+	// (to MaxRate) of them in a second, or as fast as the queue can for 0. They may still be on their way when it returns; to
+	// ask again meanwhile begins nothing and tells how far it is.
+	Redrive(ctx context.Context, perSecond int) (Move, error)
+}
+
+// Move is how far a Redrive is.
+type Move struct {
+	// UnderWay says that messages are still being moved.
+	UnderWay bool
+	// Moved of All messages are back. SQS counts roughly, and late.
+	Moved, All int
 }
 
 // Dead is a message in the dead-letter queue.

@@ -269,6 +269,84 @@ var cases = []struct {
 		b.buried()
 	}},
 
+	{"Redrive brings back what is dead, as if nobody had received it", func(b *bench) {
+		b.queue = b.backend.Open(b.T, 2)
+		b.send(queue.Message{Body: "no json", Group: "g"}, queue.Message{Body: "other"})
+		b.bury(2, "cannot be read")
+		if _, err := b.queue.Redrive(b.Context(), 0); err != nil {
+			b.Fatal(err)
+		}
+		got := b.receive(2, long)
+		b.same(bodies(got), []string{"no json", "other"})
+		for _, m := range got {
+			b.same(m.Receives, 1)
+			if m.Body == "no json" {
+				b.same(m.Group, "g")
+			}
+			b.delete(m)
+		}
+		b.buried()
+		b.nothing()
+	}},
+	{"what is dead again after a Redrive has the reason of this time", func(b *bench) {
+		b.queue = b.backend.Open(b.T, 1)
+		b.send(queue.Message{Body: "x"})
+		b.bury(1, "the first time")
+		b.buried(queue.Dead{Message: queue.Message{Body: "x"}, Reason: "the first time"})
+		if _, err := b.queue.Redrive(b.Context(), 0); err != nil {
+			b.Fatal(err)
+		}
+		b.hide(b.one(long), 0)
+		b.nothing()
+		b.buried(queue.Dead{Message: queue.Message{Body: "x"}, Reason: queue.TooOften})
+	}},
+	{"Redrive twice at once brings everything back once", func(b *bench) {
+		const n = 25
+		b.send(messages(n)...)
+		b.bury(n, "no")
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() {
+				if _, err := b.queue.Redrive(b.Context(), 0); err != nil {
+					b.Errorf("redrive: %v", err)
+				}
+			})
+		}
+		all.Wait()
+		b.same(len(b.receive(n, long)), n)
+		b.nothing()
+		b.buried()
+	}},
+	{"Redrive moves at the rate it was told", func(b *bench) {
+		b.send(messages(3)...)
+		b.bury(3, "no")
+		if _, err := b.queue.Redrive(b.Context(), 1); err != nil {
+			b.Fatal(err)
+		}
+		begun := time.Now()
+		for range 3 {
+			b.one(long)
+			b.pass()
+		}
+		if took := time.Since(begun); b.backend.Advance == nil && took < time.Second {
+			b.Errorf("three messages took %s, want about two seconds", took)
+		}
+		b.nothing()
+	}},
+	{"Redrive with nothing dead is nothing", func(b *bench) {
+		b.send(queue.Message{Body: "x"})
+		b.redrive(0)
+		b.one(long)
+		b.nothing()
+	}},
+	{"Redrive refuses a rate that no queue keeps", func(b *bench) {
+		for _, rate := range []int{-1, queue.MaxRate + 1} {
+			if _, err := b.queue.Redrive(b.Context(), rate); fault.KindOf(err) != fault.Internal {
+				b.Errorf("%d in a second: got %v, want an error that is no fault", rate, err)
+			}
+		}
+	}},
+
 	{"two receivers never hold one message", func(b *bench) {
 		const n = 60
 		b.send(messages(n)...)
@@ -334,15 +412,53 @@ var cases = []struct {
 	}},
 }
 
-// turns gives one group a backlog and lets others come later.
-func turns(b *bench) {
-	var noisy []queue.Message
-	for i := range 50 {
-		noisy = append(noisy, queue.Message{Body: fmt.Sprintf("noisy %d", i), Group: "m"})
+// fairness is what a fair queue keeps beside.
+var fairness = []struct {
+	name string
+	run  func(b *bench)
+}{
+	{"groups take turns, however much one of them has", func(b *bench) {
+		b.backlog("m", 50)
+		b.receive(3, long)
+		b.send(queue.Message{Body: "before", Group: "a"}, queue.Message{Body: "after", Group: "z"}, queue.Message{Body: "none"})
+		b.same(bodies(b.receive(4, long)), []string{"after", "before", "m 3", "none"})
+		b.same(len(b.receive(46, long)), 46)
+	}},
+	{"a group with many messages in flight comes after all others", func(b *bench) {
+		b.backlog("dead", 100)
+		held := b.receive(40, long)
+		b.backlog("quiet", 3)
+		b.send(queue.Message{Body: "none 0"}, queue.Message{Body: "none 1"})
+		b.same(bodies(b.receive(6, long)), []string{"dead 40", "none 0", "none 1", "quiet 0", "quiet 1", "quiet 2"})
+		b.backlog("quiet", 1)
+		b.same(b.one(long).Body, "quiet 0")
+		// What is no longer in flight does not count.
+		for _, m := range held[:20] {
+			b.delete(m)
+		}
+		b.backlog("quiet", 2)
+		b.same(bodies(b.receive(2, long)), []string{"dead 41", "quiet 0"})
+		b.same(len(b.receive(59, long)), 59)
+		b.nothing()
+	}},
+	{"what a group has hidden delays nobody", func(b *bench) {
+		var later []queue.Message
+		for i := range 500 {
+			later = append(later, queue.Message{Body: fmt.Sprint(i), Group: "dead", Delay: queue.MaxDelay})
+		}
+		b.send(later...)
+		b.backlog("quiet", 1)
+		b.same(b.one(long).Body, "quiet 0")
+		b.nothing()
+	}},
+}
+
+// backlog sends n messages of a group, "<group> 0" and up.
+func (b *bench) backlog(group string, n int) {
+	b.Helper()
+	var all []queue.Message
+	for i := range n {
+		all = append(all, queue.Message{Body: fmt.Sprintf("%s %d", group, i), Group: group})
 	}
-	b.send(noisy...)
-	b.receive(3, long)
-	b.send(queue.Message{Body: "before", Group: "a"}, queue.Message{Body: "after", Group: "z"}, queue.Message{Body: "none"})
-	b.same(bodies(b.receive(4, long)), []string{"after", "before", "noisy 3", "none"})
-	b.same(len(b.receive(46, long)), 46)
+	b.send(all...)
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,13 +24,16 @@ type QueueOptions struct {
 }
 
 // Queue is one queue in the file, with its dead-letter queue. It is fair: the groups with a visible message take turns, a
-// message each, however many messages one of them has.
+// message each, however many messages one of them has, and a group with many messages in flight comes after all others.
 type Queue struct {
 	db    *DB
 	name  string
 	max   int
 	turns *turns
 }
+
+// manyHeld is how many messages in flight make a group a noisy one, as for SQS.
+const manyHeld = 30
 
 // turns is what all handles of one queue share.
 type turns struct {
@@ -77,7 +81,7 @@ func (q *Queue) Send(ctx context.Context, messages ...queue.Message) error {
 	err := q.db.do(ctx, func() error {
 		now := q.db.Now()
 		for _, m := range messages {
-			if _, err := q.db.insert.send.Exec(q.name, m.Group, m.Body, now.Add(m.Delay).UnixMilli()); err != nil {
+			if _, err := q.db.insert.send.Exec(q.name, m.Group, m.Body, shows(now, m.Delay)); err != nil {
 				return err
 			}
 		}
@@ -111,13 +115,13 @@ func (q *Queue) Receive(ctx context.Context, max int, wait, visible time.Duratio
 			}
 			continue
 		}
-		shows := make(<-chan time.Time)
+		next := make(<-chan time.Time)
 		if soonest.Valid {
-			shows = time.After(time.UnixMilli(soonest.Int64).Sub(now))
+			next = time.After(time.UnixMilli(soonest.Int64).Sub(now))
 		}
 		select {
 		case <-rung:
-		case <-shows:
+		case <-next:
 		case <-deadline.C:
 			return nil, nil
 		case <-ctx.Done():
@@ -131,13 +135,18 @@ func (q *Queue) take(ctx context.Context, max int, visible time.Duration) ([]que
 	var got []queue.Received
 	err := q.db.do(ctx, func() error {
 		now := q.db.Now()
+		if _, err := q.db.insert.show.Exec(q.name, now.UnixMilli()); err != nil {
+			return err
+		}
+		passed := map[string]bool{} // noisy groups whose turn came since somebody else's
 		for len(got) < max {
 			var (
 				id       int64
 				m        queue.Received
 				receives int
+				noisy    bool
 			)
-			err := q.db.insert.turn.QueryRow(q.name, q.turns.next, now.UnixMilli()).Scan(&id, &m.Group, &m.Body, &receives)
+			err := q.db.insert.turn.QueryRow(q.name, q.turns.next).Scan(&id, &m.Group, &m.Body, &receives)
 			if errors.Is(err, sql.ErrNoRows) {
 				if q.turns.next == "" {
 					return nil
@@ -154,10 +163,20 @@ func (q *Queue) take(ctx context.Context, max int, visible time.Duration) ([]que
 				}
 				continue
 			}
+			q.turns.next = m.Group + "\x00" // right after this group
+			if m.Group != "" && !passed[m.Group] {
+				if err := q.db.insert.held.QueryRow(q.name, m.Group, manyHeld-1).Scan(&noisy); err != nil {
+					return err
+				}
+				if noisy {
+					passed[m.Group] = true
+					continue
+				}
+				clear(passed)
+			}
 			if _, err := q.db.insert.receive.Exec(now.Add(visible).UnixMilli(), id); err != nil {
 				return err
 			}
-			q.turns.next = m.Group + "\x00" // right after this group
 			m.ID, m.Receipt, m.Receives = strconv.FormatInt(id, 10), receipt(id, receives+1), receives+1
 			got = append(got, m)
 		}
@@ -190,7 +209,7 @@ func (q *Queue) Hide(ctx context.Context, receipt string, d time.Duration) error
 	id, receives := readReceipt(receipt)
 	err := q.db.do(ctx, func() error {
 		now := q.db.Now()
-		done, err := q.db.insert.hide.Exec(now.Add(d).UnixMilli(), q.name, id, receives, now.UnixMilli())
+		done, err := q.db.insert.hide.Exec(shows(now, d), q.name, id, receives, now.UnixMilli())
 		if err != nil {
 			return err
 		}
@@ -240,6 +259,79 @@ func (q *Queue) Buried(ctx context.Context, max int) ([]queue.Dead, error) {
 		all = append(all, d)
 	}
 	return all, rows.Err()
+}
+
+// redriveMost is how many messages are moved in one transaction, so that others need not wait for all of them.
+const redriveMost = 200
+
+// Redrive moves what is dead now, oldest message first. All of it is back when it returns; for a rate, one after the other
+// shows.
+func (q *Queue) Redrive(ctx context.Context, perSecond int) (queue.Move, error) {
+	if perSecond < 0 || perSecond > queue.MaxRate {
+		return queue.Move{}, fmt.Errorf("cannot move %d messages of the queue %s in a second", perSecond, q.name)
+	}
+	graves, err := q.graves(ctx)
+	if err != nil {
+		return queue.Move{}, fmt.Errorf("look what the queue %s has buried: %w", q.name, err)
+	}
+	var (
+		move  = queue.Move{All: len(graves)}
+		begun = q.db.Now()
+		pause time.Duration
+	)
+	if perSecond > 0 {
+		pause = time.Second / time.Duration(perSecond)
+	}
+	for some := range slices.Chunk(graves, redriveMost) {
+		moved := 0
+		err := q.db.do(ctx, func() error {
+			for i, id := range some {
+				done, err := q.db.insert.dig.Exec(shows(begun, time.Duration(move.Moved+i)*pause), id)
+				if err != nil {
+					return err
+				}
+				n, err := done.RowsAffected()
+				if err != nil {
+					return err
+				}
+				if _, err := q.db.insert.fill.Exec(id); err != nil {
+					return err
+				}
+				moved += int(n) // none if another Redrive was quicker
+			}
+			return nil
+		})
+		if err != nil {
+			return queue.Move{}, fmt.Errorf("move what the queue %s has buried: %w", q.name, err)
+		}
+		move.Moved += moved
+	}
+	q.turns.ring()
+	return move, nil
+}
+
+func (q *Queue) graves(ctx context.Context) (ids []int64, err error) {
+	rows, err := q.db.find.graves.QueryContext(ctx, q.name)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+// shows is when a message that is hidden for d from now can be seen, as the column visible has it.
+func shows(now time.Time, d time.Duration) int64 {
+	if d <= 0 {
+		return 0
+	}
+	return now.Add(d).UnixMilli()
 }
 
 // A receipt names a message and the receive that it was given for, so it stops to hold with the next one.

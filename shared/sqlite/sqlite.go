@@ -38,10 +38,13 @@ CREATE INDEX IF NOT EXISTS records_expires ON records (expires) WHERE expires IS
 
 CREATE TABLE IF NOT EXISTS messages (
 	id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, tenant TEXT NOT NULL, body TEXT NOT NULL,
-	visible INTEGER NOT NULL,           -- milliseconds: hidden before
+	visible INTEGER NOT NULL,           -- milliseconds: hidden before; 0 once it shows
 	receives INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS messages_turn ON messages (queue, tenant, visible, id);
+-- However many messages a group has waiting or hidden, whose turn it is is the first entry of a range.
+DROP INDEX IF EXISTS messages_turn;
+CREATE INDEX IF NOT EXISTS messages_ready ON messages (queue, tenant, id) WHERE visible = 0;
+CREATE INDEX IF NOT EXISTS messages_held ON messages (queue, tenant) WHERE visible > 0 AND receives > 0;
 CREATE INDEX IF NOT EXISTS messages_visible ON messages (queue, visible);
 
 CREATE TABLE IF NOT EXISTS dead (
@@ -188,7 +191,7 @@ func (db *DB) closeFiles() error {
 // message any more, and need not wait for the leases of a process that is gone.
 func (db *DB) Wake(ctx context.Context) error {
 	err := db.do(ctx, func() error {
-		_, err := db.write.Exec(`UPDATE messages SET visible = ?1 WHERE visible > ?1`, db.Now().UnixMilli())
+		_, err := db.write.Exec(`UPDATE messages SET visible = 0 WHERE visible > 0`)
 		return err
 	})
 	if err != nil {

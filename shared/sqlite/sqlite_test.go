@@ -29,8 +29,8 @@ func TestQueuesKeepThePromises(t *testing.T) {
 			db.Now = c.Now
 			return db.Queue("q", sqlite.QueueOptions{MaxReceives: maxReceives})
 		},
-		Advance:    c.advance,
-		TakesTurns: true,
+		Advance: c.advance,
+		Fair:    true,
 	})
 }
 

@@ -9,10 +9,11 @@ const (
 
 // writing is what the writer prepares, on its one connection.
 type writing struct {
-	begin, commit, rollback               *sql.Stmt
-	get, put, delete                      *sql.Stmt
-	send, turn, receive, bury, drop, hide *sql.Stmt
-	sweepRecords, sweepDead               *sql.Stmt
+	begin, commit, rollback         *sql.Stmt
+	get, put, delete                *sql.Stmt
+	send, show, turn, receive, held *sql.Stmt
+	bury, drop, hide, dig, fill     *sql.Stmt
+	sweepRecords, sweepDead         *sql.Stmt
 }
 
 func (w *writing) statements() map[**sql.Stmt]string {
@@ -28,13 +29,18 @@ func (w *writing) statements() map[**sql.Stmt]string {
 		&w.delete: `DELETE FROM records WHERE part = ? AND sort = ?`,
 
 		&w.send: `INSERT INTO messages (queue, tenant, body, visible) VALUES (?, ?, ?, ?)`,
-		&w.turn: `SELECT id, tenant, body, receives FROM messages
-			WHERE queue = ? AND tenant >= ? AND visible <= ? ORDER BY tenant, visible, id LIMIT 1`,
+		&w.show: `UPDATE messages SET visible = 0 WHERE queue = ? AND visible > 0 AND visible <= ?`,
+		&w.turn: `SELECT id, tenant, body, receives FROM messages INDEXED BY messages_ready
+			WHERE queue = ? AND tenant >= ? AND visible = 0 ORDER BY tenant, id LIMIT 1`,
+		&w.held: `SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_held
+			WHERE queue = ? AND tenant = ? AND visible > 0 AND receives > 0 LIMIT 1 OFFSET ?)`,
 		&w.receive: `UPDATE messages SET receives = receives + 1, visible = ? WHERE id = ?`,
 		&w.bury: `INSERT OR REPLACE INTO dead (id, queue, tenant, body, reason, died)
 			SELECT id, queue, tenant, body, ?, ? FROM messages WHERE queue = ? AND id = ? AND receives = ?`,
 		&w.drop: `DELETE FROM messages WHERE queue = ? AND id = ? AND receives = ?`,
 		&w.hide: `UPDATE messages SET visible = ?1 WHERE queue = ?2 AND id = ?3 AND receives = ?4 AND visible > ?5`,
+		&w.dig:  `INSERT INTO messages (queue, tenant, body, visible) SELECT queue, tenant, body, ? FROM dead WHERE id = ?`,
+		&w.fill: `DELETE FROM dead WHERE id = ?`,
 
 		&w.sweepRecords: `DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE expires <= ? LIMIT ?)`,
 		&w.sweepDead:    `DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died < ? LIMIT ?)`,
@@ -44,7 +50,7 @@ func (w *writing) statements() map[**sql.Stmt]string {
 // reading is what the readers prepare.
 type reading struct {
 	get, scan, scanBack, due, list *sql.Stmt
-	soonest, buried                *sql.Stmt
+	soonest, buried, graves        *sql.Stmt
 }
 
 func (r *reading) statements() map[**sql.Stmt]string {
@@ -58,5 +64,6 @@ func (r *reading) statements() map[**sql.Stmt]string {
 
 		&r.soonest: `SELECT min(visible) FROM messages WHERE queue = ?`,
 		&r.buried:  `SELECT id, tenant, body, reason FROM dead WHERE queue = ? ORDER BY id LIMIT ?`,
+		&r.graves:  `SELECT id FROM dead WHERE queue = ? ORDER BY id`,
 	}
 }

@@ -186,8 +186,10 @@ func (q *Queue) Buried(ctx context.Context, max int) ([]queue.Dead, error) {
 		out, err := q.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 			QueueUrl: q.dead, MaxNumberOfMessages: int32(min(max-len(dead), queue.MaxReceive)),
 			WaitTimeSeconds: 1, VisibilityTimeout: seconds(look),
-			MessageAttributeNames:       []string{reasonAttribute},
-			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameMessageGroupId},
+			MessageAttributeNames: []string{reasonAttribute},
+			MessageSystemAttributeNames: []types.MessageSystemAttributeName{
+				types.MessageSystemAttributeNameMessageGroupId, types.MessageSystemAttributeNameDeadLetterQueueSourceArn,
+			},
 		})
 		if err != nil {
 			return nil, fmt.Errorf("look into the dead-letter queue %s: %w", *q.dead, err)
@@ -197,7 +199,10 @@ func (q *Queue) Buried(ctx context.Context, max int) ([]queue.Dead, error) {
 		}
 		for _, m := range out.Messages {
 			d := queue.Dead{Message: message(m), ID: aws.ToString(m.MessageId), Reason: queue.TooOften}
-			if reason, told := m.MessageAttributes[reasonAttribute]; told {
+			// One that was buried, moved back and then received too often still has the reason of the first time. What SQS
+			// moved by itself has a source.
+			_, byItself := m.Attributes[string(types.MessageSystemAttributeNameDeadLetterQueueSourceArn)]
+			if reason, told := m.MessageAttributes[reasonAttribute]; told && !byItself {
 				d.Reason = aws.ToString(reason.StringValue)
 			}
 			dead = append(dead, d)
@@ -215,6 +220,51 @@ func (q *Queue) Buried(ctx context.Context, max int) ([]queue.Dead, error) {
 		taken = taken[n:]
 	}
 	return dead, nil
+}
+
+// Redrive starts a task that SQS works off by itself. There can be one per queue: where one is under way, that one is told
+// of. The destination is named, because SQS does not know where a message came from that Bury has sent.
+func (q *Queue) Redrive(ctx context.Context, perSecond int) (queue.Move, error) {
+	if perSecond < 0 || perSecond > queue.MaxRate {
+		return queue.Move{}, fmt.Errorf("cannot move %d messages of the queue %s in a second", perSecond, *q.url)
+	}
+	from, err := q.arn(ctx, q.dead)
+	if err != nil {
+		return queue.Move{}, err
+	}
+	to, err := q.arn(ctx, q.url)
+	if err != nil {
+		return queue.Move{}, err
+	}
+	task := &sqs.StartMessageMoveTaskInput{SourceArn: from, DestinationArn: to}
+	if perSecond > 0 {
+		task.MaxNumberOfMessagesPerSecond = aws.Int32(int32(perSecond))
+	}
+	_, refused := q.client.StartMessageMoveTask(ctx, task)
+	tasks, err := q.client.ListMessageMoveTasks(ctx, &sqs.ListMessageMoveTasksInput{SourceArn: from, MaxResults: aws.Int32(1)})
+	var move queue.Move
+	if err == nil && len(tasks.Results) > 0 {
+		newest := tasks.Results[0]
+		move.UnderWay = aws.ToString(newest.Status) == "RUNNING"
+		move.Moved, move.All = int(newest.ApproximateNumberOfMessagesMoved), int(aws.ToInt64(newest.ApproximateNumberOfMessagesToMove))
+	}
+	if refused != nil && !move.UnderWay {
+		return queue.Move{}, fmt.Errorf("move what is in the dead-letter queue %s: %w", *q.dead, refused)
+	}
+	if refused == nil && err != nil {
+		return queue.Move{UnderWay: true}, nil // it has begun, and nobody knows how far it is
+	}
+	return move, nil
+}
+
+func (q *Queue) arn(ctx context.Context, url *string) (*string, error) {
+	out, err := q.client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{
+		QueueUrl: url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask for the ARN of the queue %s: %w", *url, err)
+	}
+	return aws.String(out.Attributes[string(types.QueueAttributeNameQueueArn)]), nil
 }
 
 func message(m types.Message) queue.Message {
