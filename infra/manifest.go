@@ -44,6 +44,8 @@ type May struct {
 	Keep bool
 	// Send names the queues it may send to.
 	Send []string
+	// Redrive names the queues whose dead letters it may look at and move back.
+	Redrive []string
 	// Unseal allows to read the sealing key.
 	Unseal bool
 	// Think allows to read the API keys of models, Call to call the functions of `lambda` tools.
@@ -101,7 +103,7 @@ var Functions = []Function{
 		Name:     "api",
 		Does:     "Answers everything else that is asked over HTTP.",
 		MemoryMB: 256, Timeout: 29 * time.Second,
-		May: May{Keep: true, Send: []string{Runs, Deliveries}, Unseal: true},
+		May: May{Keep: true, Send: []string{Runs, Deliveries}, Redrive: []string{Runs, Deliveries}, Unseal: true},
 	},
 }
 

@@ -246,6 +246,12 @@ func (s *stack) grant(f infra.Function, fn awslambda.Function) {
 	for _, name := range f.May.Send {
 		allow(fn, *s.queues[name].queue.QueueArn(), "sqs:SendMessage")
 	}
+	for _, name := range f.May.Redrive {
+		// SQS moves in the name of whoever asked: who may not receive, delete and send may not have it done either.
+		allow(fn, *s.queues[name].dead.QueueArn(), "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage",
+			"sqs:GetQueueAttributes", "sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks")
+		allow(fn, *s.queues[name].queue.QueueArn(), "sqs:SendMessage", "sqs:GetQueueAttributes")
+	}
 	if f.May.Unseal {
 		allow(fn, s.parameterARN(sealingKeyParameter), "ssm:GetParameter")
 	}

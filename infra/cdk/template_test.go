@@ -228,6 +228,17 @@ var rules = []rule{
 		{"no redrive", func(t template) { delete(t.Resources[t.id("runs")].Properties, "RedrivePolicy") }},
 		{"the dead die first", func(t template) { t.Resources[t.id("runs-dead")].Properties["MessageRetentionPeriod"] = 60.0 }},
 	}},
+	{"who may move dead letters back may do all that SQS does for them, and nobody else may", redrives, []mutation{
+		{"the API may not begin", func(t template) { forbid(t, "api", "sqs:StartMessageMoveTask") }},
+		{"the API may not receive", func(t template) { forbid(t, "api", "sqs:ReceiveMessage") }},
+		{"the API may not delete", func(t template) { forbid(t, "api", "sqs:DeleteMessage") }},
+		{"the API may not show again", func(t template) { forbid(t, "api", "sqs:ChangeMessageVisibility") }},
+		{"the API may not send", func(t template) { forbid(t, "api", "sqs:SendMessage") }},
+		{"the kickoff may", func(t template) {
+			t.statements(t.id("kickoff"))[0]["Action"] = "sqs:StartMessageMoveTask"
+			t.statements(t.id("kickoff"))[0]["Resource"] = object{"Fn::GetAtt": []any{t.id("runs-dead"), "Arn"}}
+		}},
+	}},
 	{"an alarm watches every dead-letter queue and the sweeper's errors", alarms, []mutation{
 		{"no alarm on dead runs", func(t template) { delete(t.Resources, t.id("runs-dead-alarm")) }},
 		{"no alarm on the sweeper", func(t template) { delete(t.Resources, t.id("sweeper-alarm")) }},
@@ -446,6 +457,33 @@ func deadLetters(t template) (complaints []string) {
 	}
 	if got, want := len(t.of("AWS::SQS::Queue")), 2*len(infra.Queues); got != want {
 		complaints = append(complaints, fmt.Sprintf("there are %d queues, want %d", got, want))
+	}
+	return complaints
+}
+
+func redrives(t template) (complaints []string) {
+	complain := func(format string, args ...any) { complaints = append(complaints, fmt.Sprintf(format, args...)) }
+	for _, f := range infra.Functions {
+		for _, q := range infra.Queues {
+			if !slices.Contains(f.May.Redrive, q.Name) {
+				if t.may(t.id(f.Name), "sqs:StartMessageMoveTask", t.id(q.Name+"-dead")) {
+					complain("%s may move the dead letters of %s", f.Name, q.Name)
+				}
+				continue
+			}
+			for _, action := range []string{
+				"sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes",
+			} {
+				if !t.may(t.id(f.Name), action, t.id(q.Name+"-dead")) {
+					complain("%s lacks %s on the dead letters of %s", f.Name, action, q.Name)
+				}
+			}
+			for _, action := range []string{"sqs:SendMessage", "sqs:GetQueueAttributes"} {
+				if !t.may(t.id(f.Name), action, t.id(q.Name)) {
+					complain("%s lacks %s on %s", f.Name, action, q.Name)
+				}
+			}
+		}
 	}
 	return complaints
 }

@@ -92,7 +92,10 @@ func New(b Backends) *App {
 // HTTP gives the handler of every route of every wire.
 func (a *App) HTTP() http.Handler {
 	amp := &ampwire.Wire{Runs: a.Runs, Crews: a.Crews, CheckURL: a.client.CheckURL, Note: a.modelNote, Now: a.b.Now}
-	deploy := &deploywire.Wire{Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Now: a.b.Now}
+	deploy := &deploywire.Wire{
+		Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Now: a.b.Now,
+		Queues: []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}},
+	}
 	return httpapi.API{
 		Routes: slices.Concat(amp.Routes(), deploy.Routes(), guide.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
 	}.Handler()

@@ -23,6 +23,8 @@ type Wire struct {
 	Crews  *crew.Store
 	Tokens *workspace.Tokens
 	Sealer *workspace.Sealer
+	// Queues are those whose dead letters /v1/dlq is about.
+	Queues []NamedQueue
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 }
@@ -85,6 +87,8 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "GET", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.showLink},
 		{Method: "POST", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.useLink},
 		{Method: "GET", Path: "/v1/health/runs", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.health},
+		{Method: "GET", Path: "/v1/dlq", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.listDead},
+		{Method: "POST", Path: "/v1/dlq/redrive", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.redriveDead},
 		{Method: "GET", Path: "/v1/events/types", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.eventTypes},
 	}
 }

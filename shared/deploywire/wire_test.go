@@ -34,6 +34,7 @@ type bench struct {
 	crews       *crew.Store
 	tokens      *workspace.Tokens
 	sealer      *workspace.Sealer
+	queues      []deploywire.NamedQueue
 	workspaceID string
 	token       string
 	handler     http.Handler
@@ -55,7 +56,8 @@ func newBench(t *testing.T) *bench {
 		Runs: db.Queue("runs", sqlite.QueueOptions{}), Deliveries: db.Queue("deliveries", sqlite.QueueOptions{}),
 	}
 	b.token = b.mint(workspace.Caller{Kind: workspace.Workspace, WorkspaceID: b.workspaceID})
-	wire := &deploywire.Wire{Runs: b.runs, Crews: b.crews, Tokens: b.tokens, Sealer: sealer}
+	b.queues = []deploywire.NamedQueue{{Name: "runs", Queue: db.Queue("runs", sqlite.QueueOptions{})}, {Name: "deliveries", Queue: db.Queue("deliveries", sqlite.QueueOptions{})}}
+	wire := &deploywire.Wire{Runs: b.runs, Crews: b.crews, Tokens: b.tokens, Sealer: sealer, Queues: b.queues}
 	b.handler = httpapi.API{Routes: wire.Routes(), Tokens: b.tokens, Fallback: deploywire.Dialect}.Handler()
 	return b
 }

@@ -140,6 +140,44 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+func TestRedrive(t *testing.T) {
+	arn := func(name string) members { return members{"Attributes": members{"QueueArn": "arn:" + name}} }
+	tasks := func(status string) members {
+		return members{"Results": []any{members{"Status": status, "ApproximateNumberOfMessagesMoved": 3, "ApproximateNumberOfMessagesToMove": 10}}}
+	}
+	busy := members{"__type": "com.amazonaws.sqs#InvalidParameterValue", "message": "There is already a task running."}
+	broken := members{"__type": "com.amazonaws.sqs#ResourceNotFoundException", "message": "no such queue"}
+	for _, c := range []struct {
+		name    string
+		answers []members
+		want    queue.Move
+		fails   bool
+	}{
+		{"a task begins", []members{arn("dead"), arn("q"), {"TaskHandle": "t"}, tasks("RUNNING")}, queue.Move{UnderWay: true, Moved: 3, All: 10}, false},
+		{"a task was quick", []members{arn("dead"), arn("q"), {"TaskHandle": "t"}, tasks("COMPLETED")}, queue.Move{Moved: 3, All: 10}, false},
+		{"one is under way already", []members{arn("dead"), arn("q"), busy, tasks("RUNNING")}, queue.Move{UnderWay: true, Moved: 3, All: 10}, false},
+		{"it is refused and none is under way", []members{arn("dead"), arn("q"), busy, tasks("COMPLETED")}, queue.Move{}, true},
+		{"it is refused and there was never one", []members{arn("dead"), arn("q"), broken, {"Results": []any{}}}, queue.Move{}, true},
+		{"it has begun, and nobody knows more", []members{arn("dead"), arn("q"), {"TaskHandle": "t"}, broken}, queue.Move{UnderWay: true}, false},
+		{"there is no such queue", []members{broken}, queue.Move{}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			q, requests := asked(c.answers...)
+			got, err := q.Redrive(t.Context(), 50)
+			if got != c.want || (err != nil) != c.fails || fault.KindOf(err) != fault.Internal && err != nil {
+				t.Errorf("got %+v and %v, want %+v, an error: %t", got, err, c.want, c.fails)
+			}
+			if len(*requests) < 3 {
+				return
+			}
+			start := members{"Action": "StartMessageMoveTask", "SourceArn": "arn:dead", "DestinationArn": "arn:q", "MaxNumberOfMessagesPerSecond": 50.0}
+			if diff := cmp.Diff((*requests)[2], start); diff != "" {
+				t.Errorf("unexpected request (-got +want):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestLostReceipts(t *testing.T) {
 	for _, code := range []string{
 		"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight",
