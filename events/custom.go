@@ -47,9 +47,9 @@ func NewCustom(typ string, data json.RawMessage, who Identity) (Draft, error) {
 	return Draft{Type: typ, Who: who, Data: encode(Object(object))}, nil
 }
 
-// reservedPrefixes cover every type of the catalogue, and run_ is for events of Muster's own.
+// reservedPrefixes cover every type of the catalogue and every name of the lifecycle; run_ is for events of Muster's own.
 var reservedPrefixes = []string{
-	"run_", "crew_", "task_", "agent_", "lite_agent_", "llm_", "tool_", "memory_", "knowledge_", "plan_step_", "flow_",
+	"run_", "run.", "endpoint.", "crew_", "task_", "agent_", "lite_agent_", "llm_", "tool_", "memory_", "knowledge_", "plan_step_", "flow_",
 	"method_execution_", "human_feedback_", "mcp_", "skill_", "checkpoint_",
 }
 

@@ -213,6 +213,7 @@ var docs = map[string]string{
 	"MethodExecutionStarted":                        "Told when a method of a flow begins.",
 	"MethodExecutionStarted.Params":                 "params are the arguments by name; those without a name are _0, _1 and so on.",
 	"MethodExecutionStarted.State":                  "state is the flow's state at that moment.",
+	"Named":                                         "A name and what it stands for.",
 	"NamedGuardrail":                                "The part that both events of a guardrail share.",
 	"NamedGuardrail.GuardrailName":                  "guardrail_name is the function's name, or the sentence that a model holds the output to.",
 	"NamedGuardrail.GuardrailType":                  "guardrail_type is llm, function or hallucination.",
