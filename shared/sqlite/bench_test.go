@@ -79,3 +79,36 @@ func BenchmarkSendReceiveDelete(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkReceiveBesideABacklog is what BenchmarkSendReceiveDelete costs beside another group's hundred thousand messages,
+// and beside as many that it has hidden.
+func BenchmarkReceiveBesideABacklog(b *testing.B) {
+	for name, delay := range map[string]time.Duration{"Waiting": 0, "Hidden": queue.MaxDelay} {
+		b.Run(name, func(b *testing.B) {
+			q := openDisk(b).Queue("q", sqlite.QueueOptions{})
+			ctx := context.Background()
+			backlog := make([]queue.Message, 100_000)
+			for i := range backlog {
+				backlog[i] = queue.Message{Body: "{}", Group: "dead", Delay: delay}
+			}
+			if err := q.Send(ctx, backlog...); err != nil {
+				b.Fatal(err)
+			}
+			for range 4 { // the dead group holds many
+				q.Receive(ctx, queue.MaxReceive, 0, time.Hour)
+			}
+			for b.Loop() {
+				if err := q.Send(ctx, queue.Message{Body: "{}", Group: "quiet"}); err != nil {
+					b.Fatal(err)
+				}
+				got, err := q.Receive(ctx, 1, time.Second, time.Minute)
+				if err != nil || len(got) != 1 || got[0].Group != "quiet" {
+					b.Fatal(got, err)
+				}
+				if err := q.Delete(ctx, got[0].Receipt); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
