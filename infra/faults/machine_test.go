@@ -4,17 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,39 +48,23 @@ var built = sync.OnceValues(func() (path string, err error) {
 	return path, nil
 })
 
-// machine is a computer on which infra/local is started, killed, and started again. Around it are a model, and a receiver
-// of what its runs tell.
+// machine is a computer on which infra/local is started, killed, and started again.
 type machine struct {
-	t      *testing.T
+	*witness
 	binary string
 	dir    string
 	addr   string
-	token  string // of the deployment
-	model  *scripted.Server
-	hook   *httptest.Server
 
 	process *exec.Cmd
+	starts  int
 	said    bytes.Buffer
-
-	mu    sync.Mutex
-	named map[string]*journey
-	// recoveries are how long runs were missed after a process was ready again, late is how many too long.
-	recoveries, late int
-	slowest          time.Duration
 }
 
-// journey is what the world has seen of one run.
-type journey struct {
-	name, id string
-	heard    map[string]int // event ids, and how often
-	ended    string         // what the crew's webhook said: "", "FAILED"
-	over     chan struct{}
-	// missed is since when nothing was seen of the run because its process was killed; zero when something was.
-	missed time.Time
-}
+// name is how the model knows the process.
+func (m *machine) name() string { return fmt.Sprint("local-", m.starts) }
 
 // newMachine sets up a machine with the crew of files. Every line of a script's prompts names the run it is for.
-func newMachine(t *testing.T, files map[string]string, script func(m *machine, r scripted.Request) scripted.Reply) *machine {
+func newMachine(t *testing.T, files map[string]string, script func(r scripted.Request) scripted.Reply) *machine {
 	t.Helper()
 	binary, err := built()
 	if err != nil {
@@ -96,11 +74,9 @@ func newMachine(t *testing.T, files map[string]string, script func(m *machine, r
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, binary: binary, dir: sqlitetest.Dir(t), addr: free.Addr().String(), named: map[string]*journey{}}
+	m := &machine{witness: newWitness(t, script), binary: binary, dir: sqlitetest.Dir(t), addr: free.Addr().String()}
+	m.url = "http://" + m.addr
 	_ = free.Close()
-	m.model = scripted.New(t, func(r scripted.Request) scripted.Reply { return script(m, r) })
-	m.hook = httptest.NewServer(http.HandlerFunc(m.hear))
-	t.Cleanup(m.hook.Close)
 	for name, text := range files {
 		path := filepath.Join(m.dir, "crew", name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -125,9 +101,10 @@ func (m *machine) start() {
 	ready := filepath.Join(m.dir, "ready.json")
 	_ = os.Remove(ready)
 	m.said.Reset()
+	m.starts++
 	m.process = exec.Command(m.binary, "-addr", m.addr, "-data", filepath.Join(m.dir, "data"), "-ready", ready,
 		"-deploy", filepath.Join(m.dir, "crew"), "-lease", shortLease.String(), "-sweep", shortSweep.String())
-	m.process.Env = append(m.process.Environ(), "MODEL=gpt-4.1-mini", "OPENAI_API_KEY=key", "OPENAI_BASE_URL="+m.model.URL)
+	m.process.Env = append(m.process.Environ(), "MODEL=gpt-4.1-mini", "OPENAI_API_KEY="+m.name(), "OPENAI_BASE_URL="+m.model.URL)
 	m.process.Stdout, m.process.Stderr = &m.said, &m.said
 	if err := m.process.Start(); err != nil {
 		m.t.Fatal(err)
@@ -157,125 +134,6 @@ func (m *machine) kill() {
 		_ = m.process.Wait()
 	}
 	m.process = nil
-}
-
-// kickoff starts a run, asking again as long as the process is down.
-func (m *machine) kickoff(name string) *journey {
-	j := &journey{name: name, heard: map[string]int{}, over: make(chan struct{})}
-	m.mu.Lock()
-	m.named[name] = j
-	m.mu.Unlock()
-	body, _ := json.Marshal(map[string]any{
-		"inputs": map[string]any{"topic": name}, "crewWebhookUrl": m.hook.URL + "/crew/" + name,
-		"webhooks": map[string]any{"events": []string{"*"}, "url": m.hook.URL + "/events/" + name, "realtime": false},
-	})
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.Now().Add(time.Minute); j.id == "" && time.Now().Before(late); <-tick.C {
-		r, err := http.NewRequest("POST", "http://"+m.addr+"/kickoff", bytes.NewReader(body))
-		if err != nil {
-			m.t.Error(err)
-			return j
-		}
-		m.mu.Lock()
-		r.Header.Set("Authorization", "Bearer "+m.token)
-		m.mu.Unlock()
-		r.Header.Set("Idempotency-Key", name)
-		answer, err := http.DefaultClient.Do(r)
-		if err != nil {
-			continue
-		}
-		var started struct {
-			KickoffID string `json:"kickoff_id"`
-		}
-		_ = json.NewDecoder(answer.Body).Decode(&started) // a dying process may say half of it
-		_ = answer.Body.Close()
-		m.mu.Lock()
-		j.id = started.KickoffID
-		m.mu.Unlock()
-	}
-	if j.id == "" {
-		m.t.Errorf("the kickoff of %s was not answered in a minute", name)
-	}
-	return j
-}
-
-// hear is the receiver.
-func (m *machine) hear(_ http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return // the process was killed
-	}
-	kind, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	var told struct {
-		Status string
-		Events []struct{ ID string }
-	}
-	if err := json.Unmarshal(body, &told); err != nil {
-		m.t.Errorf("a receiver was told %s", body)
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	j := m.named[name]
-	m.found(j)
-	for _, e := range told.Events {
-		j.heard[e.ID]++
-	}
-	if kind == "crew" {
-		j.ended = told.Status
-		select {
-		case <-j.over:
-		default:
-			close(j.over)
-		}
-	}
-}
-
-// asked notes that a run asks the model.
-func (m *machine) asked(name string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if j := m.named[name]; j != nil {
-		m.found(j)
-	}
-}
-
-// found notes that a run was seen.
-func (m *machine) found(j *journey) {
-	if !j.missed.IsZero() {
-		took := time.Since(j.missed)
-		m.slowest = max(m.slowest, took)
-		m.recoveries++
-		if took > recovery {
-			m.late++
-		}
-	}
-	j.missed = time.Time{}
-}
-
-// miss begins to miss every run that is under way, and gives how many there are.
-func (m *machine) miss() (n int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, j := range m.named {
-		select {
-		case <-j.over:
-		default:
-			if j.id != "" {
-				j.missed = time.Now()
-				n++
-			}
-		}
-	}
-	return n
-}
-
-// all gives every run so far.
-func (m *machine) all() []*journey {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Collect(maps.Values(m.named))
 }
 
 // open opens the data of a machine whose process is gone, lets the messages that are left have their effect, and closes the
@@ -325,11 +183,4 @@ func (m *machine) open() *run.Service {
 	}
 	m.hook.Close() // what it heard is judged next
 	return a.Runs
-}
-
-// ended gives how a run ended as it was told, "" for well. It may be told again while one asks.
-func (m *machine) ended(j *journey) string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return j.ended
 }

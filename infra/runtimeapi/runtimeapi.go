@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -33,13 +34,36 @@ type Function struct {
 	Bootstrap string
 	// Env is the whole environment of a process, as "KEY=value", without AWS_LAMBDA_RUNTIME_API.
 	Env []string
+	// Own gives what the n-th process has in its environment beside Env; nil is nothing.
+	Own func(n int) []string
 	// Output takes what the processes print.
 	Output io.Writer
 
-	mu     sync.Mutex
-	idle   []*process
-	all    map[*process]bool
-	closed bool
+	mu      sync.Mutex
+	idle    []*process
+	all     map[*process]bool
+	started int
+	closed  bool
+}
+
+// Process is a process of a function, for those who do something to it by a signal. N counts them from 1.
+type Process struct{ N, PID int }
+
+// Processes gives the processes that are alive, in the order in which they were started.
+func (f *Function) Processes() []Process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var alive []Process
+	for p := range f.all {
+		select {
+		case <-p.gone:
+			delete(f.all, p)
+		default:
+			alive = append(alive, Process{p.n, p.command.Process.Pid})
+		}
+	}
+	slices.SortFunc(alive, func(a, b Process) int { return a.N - b.N })
+	return alive
 }
 
 // Invoke hands an event to a process that is idle, or to a new one, and gives its answer. ctx must have the deadline of
@@ -181,6 +205,7 @@ func (f *Function) put(p *process) {
 // process is one execution environment: a process and the Runtime API that it alone is served.
 type process struct {
 	function string
+	n        int
 	work     chan invocation
 	// ready is closed when the process asks for work for the first time.
 	ready chan struct{}
@@ -213,7 +238,8 @@ func (f *Function) start() (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve the Runtime API: %w", err)
 	}
-	p := &process{function: f.Name, work: make(chan invocation), ready: make(chan struct{}), gone: make(chan struct{})}
+	f.started++
+	p := &process{function: f.Name, n: f.started, work: make(chan invocation), ready: make(chan struct{}), gone: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+version+"invocation/next", p.next)
 	mux.HandleFunc("POST "+version+"invocation/{id}/response", p.response)
@@ -224,6 +250,9 @@ func (f *Function) start() (*process, error) {
 
 	p.command = exec.Command(f.Bootstrap)
 	p.command.Env = append([]string{"AWS_LAMBDA_RUNTIME_API=" + listener.Addr().String()}, f.Env...)
+	if f.Own != nil {
+		p.command.Env = append(p.command.Env, f.Own(p.n)...)
+	}
 	p.command.Stdout, p.command.Stderr = f.Output, f.Output
 	if err := p.command.Start(); err != nil {
 		p.server.Close()

@@ -45,6 +45,8 @@ func handle(ctx context.Context, event string) (string, error) {
 		os.Exit(7)
 	case "hang":
 		select {} // takes no notice of its deadline
+	case "number":
+		return os.Getenv("MUSTER_TEST_NUMBER"), nil
 	case "meet":
 		// Two invocations at the same time in two processes: each waits for a file of the other.
 		return fmt.Sprint(os.Getpid()), meet()
@@ -165,6 +167,28 @@ func TestKillEndsAnInvocationAndTheNextOneIsServed(t *testing.T) {
 	second, err := invoke(t, f, "say", time.Minute)
 	if err != nil || first == second {
 		t.Errorf("got process %s and then %s, %v; want another one", first, second, err)
+	}
+}
+
+func TestProcessesAreCountedAndTheDeadAreNotThere(t *testing.T) {
+	f := function(t)
+	f.Own = func(n int) []string { return []string{fmt.Sprint("MUSTER_TEST_NUMBER=", n)} }
+	for n := 1; n <= 2; n++ {
+		if _, err := invoke(t, f, "say", time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if there := f.Processes(); len(there) != 1 || there[0].N != n || there[0].PID == 0 {
+			t.Errorf("got the processes %v, want number %d", there, n)
+		}
+		if got, err := invoke(t, f, "number", time.Minute); err != nil || got != fmt.Sprintf(`"%d"`, n) {
+			t.Errorf("process %d has %s of its own, %v", n, got, err)
+		}
+		if _, err := invoke(t, f, "exit", time.Minute); err == nil {
+			t.Error("it did not exit")
+		}
+		if there := f.Processes(); len(there) != 0 {
+			t.Errorf("got the processes %v, want none", there)
+		}
 	}
 }
 
