@@ -131,6 +131,10 @@ func (s *Service) claim(ctx context.Context, r Run, q Request, alone bool) (*Own
 	if err := o.checkPoison(); err != nil {
 		return nil, err
 	}
+	if err := o.readStanding(); err != nil {
+		o.giveUp(err)
+		return nil, err
+	}
 	if r.Cancel {
 		o.stop(ErrCanceled)
 	}
@@ -361,6 +365,9 @@ func (o *Owner) End(out Outcome, b *Branch) error {
 		return o.Fail(Outcome{State: Canceled, Error: Stopped}) // whoever stopped it may have been told so
 	}
 	if err != nil && !errors.Is(err, ErrCanceled) {
+		return err
+	}
+	if err := o.readStanding(); err != nil {
 		return err
 	}
 	if err := o.append(&Page{Kind: EndPage, Branch: b.name, Outcome: &out}, b.pending); err != nil {

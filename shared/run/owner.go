@@ -75,6 +75,7 @@ type Owner struct {
 	newest   Page
 	kickoff  string // the id of crew_kickoff_started
 	dead     error
+	standing []Target // those that are not the kickoff's, guarded by item
 
 	mu    sync.Mutex           // guards all below, never during a call to the outside
 	steps map[string]*Page     // by key: the results and marks found when the run was claimed
@@ -235,14 +236,39 @@ func (o *Owner) compose(p *Page, w pending) {
 		}
 		return
 	}
-	p.Targets = tell(o.req.Targets, *p)
+	p.Targets = tell(o.targets(), *p)
 	t.Deliveries += len(p.Targets)
 }
 
 func (o *Owner) noteKickoff(e events.Event) {
-	if o.kickoff == "" && e.Type == "crew_kickoff_started" {
+	if o.kickoff == "" && e.Type == kickoffStarted {
 		o.kickoff = e.ID
 	}
+}
+
+// kickoffStarted is the first event of every run that begins.
+const kickoffStarted = "crew_kickoff_started"
+
+// targets gives everybody who is told of the run: the kickoff's targets and those that stand beside them.
+func (o *Owner) targets() []Target {
+	o.item.Lock()
+	defer o.item.Unlock()
+	return slices.Concat(o.req.Targets, o.standing)
+}
+
+// readStanding finds out who stands beside the kickoff's targets now.
+func (o *Owner) readStanding() error {
+	if o.s.Standing == nil {
+		return nil
+	}
+	standing, err := o.s.Standing(o.ctx, o.Run())
+	if err != nil {
+		return fmt.Errorf("read the standing targets of run %s: %w", o.id, err)
+	}
+	o.item.Lock()
+	defer o.item.Unlock()
+	o.standing = standing
+	return nil
 }
 
 // errTaken says that a page of a lower epoch has the number: only a fence may meet that.
@@ -379,7 +405,7 @@ func (o *Owner) watched() bool {
 }
 
 func (o *Owner) wants(eventType string) bool {
-	return o.watched() || slices.ContainsFunc(o.req.Targets, func(t Target) bool { return t.Asks(eventType) })
+	return o.watched() || slices.ContainsFunc(o.targets(), func(t Target) bool { return t.Asks(eventType) })
 }
 
 // tellsNow says whether any of these events must go out before the step's result is there.

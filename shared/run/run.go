@@ -96,6 +96,9 @@ const (
 	HumanTarget  Kind = "human_input" // every question to a person
 )
 
+// EndpointTarget is a target that stands beside those of the kickoff: an endpoint of the deployment, told of what it asked for.
+const EndpointTarget Kind = "endpoint"
+
 // StateAt gives the state of the run as its newest page shows it: nobody who was told of a page finds an older state.
 func (r Run) StateAt(newest Page) State {
 	switch {
@@ -107,7 +110,8 @@ func (r Run) StateAt(newest Page) State {
 	return r.State
 }
 
-// Target is where events of a run go. A target belongs to one run.
+// Target is where events of a run go. A target given at kickoff belongs to one run; of one that stands beside it (see
+// Service.Standing) only ID, Kind and Events are set, the rest is read by whoever tells it.
 type Target struct {
 	// ID is short and unique within the run.
 	ID   string `json:"id"`

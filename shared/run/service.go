@@ -26,6 +26,10 @@ type Service struct {
 	// Unseal undoes Seal, for a run that is done again.
 	Unseal func(ctx context.Context, workspaceID, recordID, field, sealed string) (string, error)
 
+	// Standing gives the targets of a run that are not its kickoff's. Owners ask when they claim a run, and again before they
+	// end it. None unless set.
+	Standing func(ctx context.Context, r Run) ([]Target, error)
+
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 	// Log is slog.Default unless set.
