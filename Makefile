@@ -34,7 +34,7 @@ run: ## start Muster on 127.0.0.1:8080, deploy the sample crews and run one of t
 	@go run ./infra/local -demo $(foreach crew,$(wildcard testevents/crews/*/),-deploy $(crew:/=))
 
 .PHONY: test
-test: check unit emulators cdk ## run everything that CI runs
+test: check unit guides emulators cdk ## run everything that CI runs
 
 .PHONY: check
 check: ## gofmt, vet, staticcheck, import rules
@@ -51,6 +51,10 @@ unit: ## run the tests that need nothing but Go
 .PHONY: emulators
 emulators: ## run the AWS adapters and the end-to-end suite against emulators
 	MUSTER_EMULATORS=1 go test -shuffle=on -count=1 $(EMULATED)
+
+.PHONY: guides
+guides: ## run every snippet of the guides (fetches Express, TypeScript and Flask)
+	MUSTER_GUIDES=1 go test -count=1 ./infra/guides
 
 .PHONY: soak
 soak: ## break runs in every way for some minutes: faults, frozen and killed processes; print what came of it

@@ -89,6 +89,7 @@ var rows = []row{
 	{"infra/cdk", home, []string{"infra"}, "the manifest as CloudFormation"},
 	{"infra/bench", home, []string{"infra", "infra/runtimeapi", "shared/engine/llm/scripted"}, "what make bench measures: a program, with the help that tests have"},
 	{"infra/count", home, []string{"infra", "infra/host"}, "what a run costs, counted"},
+	{"infra/guides", home, nil, "every snippet of the guides, run"},
 	{"infra/faults", home, []string{"infra", "infra/host"}, "every fault, on purpose"},
 	{"infra/e2e", home, []string{"infra", "infra/host"}, "both homes, from outside"},
 	{"infra/host", home, []string{"infra"}, "what is around functions on one machine"},
