@@ -41,6 +41,8 @@ type Delivery struct {
 	// Halved says that the body was cut in two: this delivery is canceled, and its halves are two others.
 	Halved   bool      `json:"halved,omitempty"`
 	Attempts []Attempt `json:"attempts,omitempty"`
+	// Parked says that the delivery waits until its endpoint is well again, or enabled; nothing is due.
+	Parked bool `json:"parked,omitempty"`
 	// NextAttempt is set while the status is failed.
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
 	// ClaimedUntil is set while a retry is under way: nobody else tries before.
@@ -95,6 +97,12 @@ func (d *Delivery) Add(a Attempt) {
 // Deliveries keeps the records.
 type Deliveries struct{ Store record.Store }
 
+// IsEndpoint tells whether a target is an endpoint, whose id is a UUID; those given at kickoff have short ids.
+func IsEndpoint(target string) bool {
+	canonical, ok := id.Parse("wh", target)
+	return ok && canonical == target
+}
+
 func partition(runID string) string { return "R#" + runID }
 
 func pagePrefix(seq int) string { return fmt.Sprintf("D#%06d#", seq) }
@@ -127,11 +135,16 @@ func (s Deliveries) OfPage(ctx context.Context, runID string, seq int, target st
 	if err != nil {
 		return nil, fmt.Errorf("read the deliveries of page %d of run %s: %w", seq, runID, err)
 	}
-	all := make([]Delivery, len(records))
-	for i, r := range records {
-		if all[i], err = decode(r); err != nil {
+	return decodeAll(records)
+}
+
+func decodeAll(records []record.Record) (all []Delivery, err error) {
+	for _, r := range records {
+		d, err := decode(r)
+		if err != nil {
 			return nil, err
 		}
+		all = append(all, d)
 	}
 	return all, nil
 }
@@ -143,9 +156,14 @@ func (s Deliveries) Put(ctx context.Context, d *Delivery) error {
 	if err != nil {
 		return fmt.Errorf("write delivery %s: %w", d.ID, err)
 	}
-	rev, err := s.Store.Put(ctx, record.Record{
-		Key: deliveryKey(d.RunID, d.Seq, d.Target, d.Part), Rev: d.rev, Body: body, Due: d.Due, Expires: d.CreatedAt.Add(keep),
-	})
+	r := record.Record{Key: deliveryKey(d.RunID, d.Seq, d.Target, d.Part), Rev: d.rev, Body: body, Due: d.Due, Expires: d.CreatedAt.Add(keep)}
+	if IsEndpoint(d.Target) {
+		if r.List = logList(d.Target); d.Parked {
+			r.List = ParkedList(d.Target)
+		}
+		r.Order = d.order()
+	}
+	rev, err := s.Store.Put(ctx, r)
 	if err != nil {
 		return fmt.Errorf("write delivery %s: %w", d.ID, err)
 	}
