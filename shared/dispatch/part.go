@@ -117,7 +117,7 @@ func conclude(one *webhook.Delivery, hint time.Duration, halvable bool, now time
 		one.Status, one.Halved = webhook.Canceled, true
 		return 0
 	}
-	wait, more := webhook.Pause(one.ID, len(one.Attempts), hint)
+	wait, more := webhook.Pause(one.ID, one.Tries(), hint)
 	if !more || tooLarge || newest.Code == http.StatusGone {
 		one.Status = webhook.Exhausted
 		return 0
@@ -198,7 +198,7 @@ func (j *job) logPost(ctx context.Context, one webhook.Delivery) {
 	if one.Status != webhook.Succeeded {
 		level = slog.LevelWarn
 	}
-	j.log.Log(ctx, level, "webhook posted", "part", one.Part, "delivery", one.Shown(), "attempt", len(one.Attempts),
+	j.log.Log(ctx, level, "webhook posted", "part", one.Part, "delivery", one.Shown(), "attempt", one.Made(),
 		"status", one.Status, "code", a.Code, "class", a.Class, "latency_ms", a.LatencyMS, "next", one.NextAttempt)
 }
 

@@ -39,11 +39,16 @@ type Delivery struct {
 	Event  string `json:"event"`
 	Status Status `json:"status"`
 	// Halved says that the body was cut in two: this delivery is canceled, and its halves are two others.
-	Halved   bool      `json:"halved,omitempty"`
-	Attempts []Attempt `json:"attempts,omitempty"`
+	Halved bool `json:"halved,omitempty"`
+	// Attempts are the newest ones; Forgotten counts those before them.
+	Attempts  []Attempt `json:"attempts,omitempty"`
+	Forgotten int       `json:"forgotten,omitempty"`
+	// Before counts the attempts of earlier rounds. A round begins when somebody asks for a delivery that was over, and
+	// goes through the schedule from its beginning.
+	Before int `json:"before,omitempty"`
 	// Parked says that the delivery waits until its endpoint is well again, or enabled; nothing is due.
 	Parked bool `json:"parked,omitempty"`
-	// NextAttempt is set while the status is failed.
+	// NextAttempt is when the next attempt is due, zero for at once and for never.
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
 	// ClaimedUntil is set while a retry is under way: nobody else tries before.
 	ClaimedUntil time.Time `json:"claimed_until,omitzero"`
@@ -64,9 +69,11 @@ type Attempt struct {
 	// Class and Error say what went wrong, for programs and for people; both are "" for a success.
 	Class string `json:"class,omitempty"`
 	Error string `json:"error,omitempty"`
-	// Response is the beginning of the response body, without our secrets; only the newest attempt has one.
-	Response  string `json:"response,omitempty"`
-	Truncated bool   `json:"truncated,omitempty"`
+	// Headers and Response are what there is room for of the response, without our secrets. The newest attempt has more of
+	// the body than those before it.
+	Headers   map[string]string `json:"headers,omitempty"`
+	Response  string            `json:"response,omitempty"`
+	Truncated bool              `json:"truncated,omitempty"`
 }
 
 // keep is how long the record of a delivery is kept.
@@ -86,12 +93,39 @@ func (d Delivery) Shown() string { return id.Show("del", d.ID) }
 // Over says that nothing more will be done unless somebody asks for it.
 func (d Delivery) Over() bool { return d.Status != Pending && d.Status != Failed }
 
-// Add adds an attempt. The response of the one before is dropped, which bounds the record.
+const (
+	// maxAttempts is how many attempts a record shows: two rounds, and some more.
+	maxAttempts = 20
+	// oldResponse is how much of the body of a response is kept once there is a newer one.
+	oldResponse = 1 << 10
+)
+
+// Add adds an attempt. What earlier ones keep is cut, which bounds the record.
 func (d *Delivery) Add(a Attempt) {
 	if n := len(d.Attempts); n > 0 {
-		d.Attempts[n-1].Response = ""
+		if before := &d.Attempts[n-1]; len(before.Response) > oldResponse {
+			before.Response, before.Truncated = strings.ToValidUTF8(before.Response[:oldResponse], ""), true
+		}
 	}
 	d.Attempts = append(d.Attempts, a)
+	if over := len(d.Attempts) - maxAttempts; over > 0 {
+		d.Attempts, d.Forgotten = d.Attempts[over:], d.Forgotten+over
+	}
+}
+
+// Made counts all attempts.
+func (d Delivery) Made() int { return d.Forgotten + len(d.Attempts) }
+
+// Tries counts the attempts of the present round.
+func (d Delivery) Tries() int { return d.Made() - d.Before }
+
+// Redeliver asks for an attempt at a time. A delivery that is over begins a new round; for one whose retry is pending the
+// attempt takes the retry's place, and the schedule goes on from there. due is when to look whether it happened.
+func (d *Delivery) Redeliver(at, due time.Time) {
+	if d.Over() {
+		d.Before, d.Status, d.Halved = d.Made(), Pending, false
+	}
+	d.Parked, d.NextAttempt, d.Due = false, at.UTC(), due.UTC()
 }
 
 // Deliveries keeps the records.

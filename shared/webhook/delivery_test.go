@@ -85,14 +85,43 @@ func TestDeliveriesAreKept(t *testing.T) {
 	}
 }
 
-func TestOnlyTheNewestResponseIsKept(t *testing.T) {
+func TestARecordIsBoundedHoweverOftenADeliveryIsTried(t *testing.T) {
 	d := webhook.New(id.New(), 1, "t1", "0", "amp.step", now)
-	for range 3 {
-		d.Add(webhook.Attempt{Response: strings.Repeat("x", 16<<10)})
+	for range 100 {
+		d.Add(webhook.Attempt{Response: strings.Repeat("é", 8<<10)})
 	}
-	if len(d.Attempts) != 3 || d.Attempts[0].Response+d.Attempts[1].Response != "" || d.Attempts[2].Response == "" {
-		t.Errorf("%d attempts with responses of %d, %d, %d bytes", len(d.Attempts), len(d.Attempts[0].Response),
-			len(d.Attempts[1].Response), len(d.Attempts[2].Response))
+	if len(d.Attempts) != 20 || d.Made() != 100 || d.Tries() != 100 {
+		t.Errorf("%d attempts are kept of %d, %d in this round", len(d.Attempts), d.Made(), d.Tries())
+	}
+	for i, a := range d.Attempts {
+		if newest := i == 19; newest && len(a.Response) != 16<<10 || !newest && (len(a.Response) != 1<<10 || !a.Truncated) {
+			t.Errorf("attempt %d keeps %d bytes of its response", i, len(a.Response))
+		}
+	}
+}
+
+func TestRedeliver(t *testing.T) {
+	at, due := now.Add(time.Minute), now.Add(2*time.Minute)
+	tried := []webhook.Attempt{{Code: 500}, {Code: 500}}
+	for _, c := range []struct {
+		name         string
+		before, want webhook.Delivery
+	}{
+		{"what is over begins a new round", webhook.Delivery{Status: webhook.Exhausted, Attempts: tried},
+			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Before: 2, NextAttempt: at, Due: due}},
+		{"what succeeded, too", webhook.Delivery{Status: webhook.Succeeded, Attempts: tried, Forgotten: 3},
+			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Forgotten: 3, Before: 5, NextAttempt: at, Due: due}},
+		{"what was cut in two is whole again", webhook.Delivery{Status: webhook.Canceled, Halved: true, Attempts: tried},
+			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Before: 2, NextAttempt: at, Due: due}},
+		{"a pending retry comes earlier, in the same round", webhook.Delivery{Status: webhook.Failed, Attempts: tried, NextAttempt: now.Add(time.Hour), Due: now.Add(time.Hour)},
+			webhook.Delivery{Status: webhook.Failed, Attempts: tried, NextAttempt: at, Due: due}},
+		{"what is parked is not any more", webhook.Delivery{Status: webhook.Pending, Parked: true},
+			webhook.Delivery{Status: webhook.Pending, NextAttempt: at, Due: due}},
+	} {
+		c.before.Redeliver(at, due)
+		if diff := cmp.Diff(c.want, c.before, cmpopts.IgnoreUnexported(webhook.Delivery{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
 	}
 }
 
