@@ -30,7 +30,7 @@ func (c *Client) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	defer cancel()
 	all, err := c.resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return nil, failed(DNS, dnsMessage(err), err)
+		return nil, dnsFailure(err)
 	}
 	var allowed []netip.Addr
 	for _, a := range all {
@@ -83,12 +83,12 @@ func (c *Client) dialTLS(ctx context.Context, network, hostport string) (net.Con
 	}
 	config := c.tls.Clone()
 	config.ServerName, _, _ = net.SplitHostPort(hostport)
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.handshaking)
 	defer cancel()
 	conn := tls.Client(plain, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		plain.Close()
-		return nil, failed(TLS, tlsMessage(err), err)
+		return nil, tlsFailure(err)
 	}
 	return conn, nil
 }

@@ -11,19 +11,27 @@ import (
 	"syscall"
 )
 
-// The classes of failure. DNS, Connect and TLS name the phase that failed, running out of time in it included; Timeout is a
-// deadline that passed on an open connection.
+// The classes of failure. Those of DNS, Connect and TLS name the phase that failed, running out of time in it included;
+// Timeout is a deadline that passed on an open connection.
 const (
-	Invalid  = "invalid"   // the URL cannot be called at all
-	Blocked  = "blocked"   // the address is off limits
-	DNS      = "dns"       // no address for the name
-	Connect  = "connect"   // no connection to the address
-	TLS      = "tls"       // no trust, or no handshake
-	Timeout  = "timeout"   // too slow
-	Canceled = "canceled"  // we stopped it ourselves
-	Reset    = "reset"     // the connection broke
-	TooLarge = "too_large" // more header or body than allowed
-	Protocol = "protocol"  // an answer that is not HTTP, and whatever else went wrong
+	Invalid      = "invalid"       // the URL cannot be called at all
+	Blocked      = "blocked"       // the address is off limits
+	DNSUnknown   = "dns_unknown"   // there is no such name, or it has no address
+	DNSTimeout   = "dns_timeout"   // no name server answered in time
+	DNSFailed    = "dns_failed"    // the name servers answered with a failure, or nonsense
+	Connect      = "connect"       // no connection to the address
+	TLSExpired   = "tls_expired"   // the certificate is not valid any more, or not yet
+	TLSHost      = "tls_host"      // the certificate is another host's
+	TLSAuthority = "tls_authority" // nobody we trust has signed the certificate
+	TLSVersion   = "tls_version"   // nothing newer than TLS 1.1
+	TLSNone      = "tls_none"      // something else than TLS
+	TLSTimeout   = "tls_timeout"   // the handshake was not over in time
+	TLSFailed    = "tls_failed"    // any other end of the handshake: no shared cipher, a weak signature, an alert
+	Timeout      = "timeout"       // too slow
+	Canceled     = "canceled"      // we stopped it ourselves
+	Reset        = "reset"         // the connection broke
+	TooLarge     = "too_large"     // more header or body than allowed
+	Protocol     = "protocol"      // an answer that is not HTTP, and whatever else went wrong
 )
 
 // failure is every error of this package: its text is a sentence that tells nothing about addresses or names inside.
@@ -112,15 +120,15 @@ var sentences = map[string]string{
 	Protocol: "The answer is not valid HTTP.",
 }
 
-func dnsMessage(err error) string {
+func dnsFailure(err error) error {
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return "There is no address for this host name."
-	case errors.As(err, &dns) && dns.IsTimeout:
-		return "The host name could not be resolved in time."
+		return failed(DNSUnknown, "There is no address for this host name.", err)
+	case errors.As(err, &dns) && dns.IsTimeout, errors.Is(err, context.DeadlineExceeded):
+		return failed(DNSTimeout, "The host name could not be resolved in time.", err)
 	}
-	return "The host name could not be resolved."
+	return failed(DNSFailed, "The host name could not be resolved.", err)
 }
 
 func connectMessage(err error) string {
@@ -134,25 +142,27 @@ func connectMessage(err error) string {
 	return "The connection could not be opened."
 }
 
-func tlsMessage(err error) string {
+func tlsFailure(err error) error {
 	var (
-		expired   x509.CertificateInvalidError
-		host      x509.HostnameError
-		authority x509.UnknownAuthorityError
-		record    tls.RecordHeaderError
-		timeout   net.Error
+		certificate x509.CertificateInvalidError
+		host        x509.HostnameError
+		authority   x509.UnknownAuthorityError
+		record      tls.RecordHeaderError
+		timeout     net.Error
 	)
 	switch {
-	case errors.As(err, &expired) && expired.Reason == x509.Expired:
-		return "The receiver's certificate has expired or is not valid yet."
+	case errors.As(err, &certificate) && certificate.Reason == x509.Expired:
+		return failed(TLSExpired, "The receiver's certificate has expired or is not valid yet.", err)
 	case errors.As(err, &host):
-		return "The receiver's certificate is for another host."
+		return failed(TLSHost, "The receiver's certificate is for another host.", err)
 	case errors.As(err, &authority):
-		return "The receiver's certificate is from an unknown authority."
+		return failed(TLSAuthority, "The receiver's certificate is from an unknown authority.", err)
 	case errors.As(err, &record):
-		return "The receiver does not speak TLS on this port."
+		return failed(TLSNone, "The receiver does not speak TLS on this port.", err)
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return "The TLS handshake took too long."
+		return failed(TLSTimeout, "The TLS handshake took too long.", err)
+	case strings.Contains(err.Error(), "protocol version"): // the alert, and our own refusal; neither has a type
+		return failed(TLSVersion, "The receiver speaks no TLS that is safe: 1.2 is the least.", err)
 	}
-	return "The TLS handshake failed."
+	return failed(TLSFailed, "The TLS handshake failed.", err)
 }

@@ -15,11 +15,9 @@ package guard
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"sync/atomic"
 	"time"
 )
@@ -58,7 +56,8 @@ type Client struct {
 	client    *http.Client
 	resolver  *net.Resolver
 	tls       *tls.Config
-	resolving time.Duration
+	// resolving and handshaking are how long each may take; tests have less time.
+	resolving, handshaking time.Duration
 	// used is the wall clock of the last use, in nanoseconds.
 	used atomic.Int64
 }
@@ -72,9 +71,10 @@ func New(o Options) *Client {
 		o.MaxBody = 32 << 20
 	}
 	c := &Client{
-		options:   o,
-		resolver:  &net.Resolver{PreferGo: true},
-		resolving: resolveTimeout,
+		options:     o,
+		resolver:    &net.Resolver{PreferGo: true},
+		resolving:   resolveTimeout,
+		handshaking: handshakeTimeout,
 		tls: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
 			RootCAs:            o.Roots,
@@ -105,17 +105,7 @@ func (c *Client) HTTP() *http.Client { return c.client }
 
 // Do sends one request and gives the response, whatever its status. The caller closes the body; ReadBody reads it within
 // a limit. See Class and Message for the error.
-func (c *Client) Do(r *http.Request) (*http.Response, error) {
-	resp, err := c.client.Do(r)
-	if err != nil {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
-			err = wrapped.Err
-		}
-		return nil, classify(err)
-	}
-	return resp, nil
-}
+func (c *Client) Do(r *http.Request) (*http.Response, error) { return c.RoundTrip(r) }
 
 // RoundTrip implements http.RoundTripper.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {

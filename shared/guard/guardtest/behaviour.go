@@ -43,6 +43,29 @@ func InTurn(all ...Behaviour) Behaviour {
 	}
 }
 
+// Flap answers by the first behaviour n times, by the second one as often, and so on.
+func Flap(n int, a, b Behaviour) Behaviour {
+	var count atomic.Int64
+	return func(w http.ResponseWriter, r *http.Request) {
+		if (count.Add(1)-1)/int64(n)%2 == 0 {
+			a(w, r)
+		} else {
+			b(w, r)
+		}
+	}
+}
+
+// Hints sends n early hints of 100 bytes before the answer.
+func Hints(n int, b Behaviour) Behaviour {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for range n {
+			w.Header().Set("Link", "<"+strings.Repeat("x", 100)+">")
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+		b(w, r)
+	}
+}
+
 // Hang reads the request and never answers.
 func Hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
@@ -79,10 +102,12 @@ func Endless(sent *atomic.Int64) Behaviour {
 	}
 }
 
-// Bomb sends 10 KB of gzip that unpack to 10 MB, whatever encodings the sender accepts.
-func Bomb(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Encoding", "gzip")
-	w.Write(bomb())
+// Bomb sends 10 KB of gzip that unpack to 10 MB, whatever encodings the sender accepts, and says that it is of the encoding.
+func Bomb(encoding string) Behaviour {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", encoding)
+		w.Write(bomb())
+	}
 }
 
 var bomb = sync.OnceValue(func() []byte {

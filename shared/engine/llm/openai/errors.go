@@ -128,10 +128,10 @@ func said(body []byte) string {
 // unreachable says why nobody answered, without the address: it may be the operator's own.
 func unreachable(err error) string {
 	switch guard.Class(err) {
-	case guard.Invalid, guard.Blocked, guard.DNS, guard.Connect, guard.TLS, guard.Reset:
-		return ": " + strings.TrimRight(guard.Message(err), ".")
+	case "", guard.Timeout, guard.Canceled, guard.TooLarge, guard.Protocol:
+		return ""
 	}
-	return ""
+	return ": " + strings.TrimRight(guard.Message(err), ".")
 }
 
 // secrets are the forms that keys have in error messages of providers that quote them.
