@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"muster/shared/guard/guardtest"
@@ -621,6 +622,10 @@ func TestSecretsAreNeitherKeptNorLogged(t *testing.T) {
 	for _, authorization := range []string{"Bearer " + password, basic} {
 		s := newStage(t)
 		r := guardtest.New(t, func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("X-Echo", q.Header.Get("Authorization"))
+			w.Header().Set("X-"+strings.ReplaceAll(password, " ", "-"), "a name")
+			w.Header().Set("Set-Cookie", "session=theirs")
+			w.Header().Set("X-Long", strings.Repeat("x", 1000))
 			w.WriteHeader(500)
 			said := "got " + q.Header.Get("Authorization") + " password " + password + " for " + secret + " "
 			// The end of what is kept falls into a secret.
@@ -633,6 +638,10 @@ func TestSecretsAreNeitherKeptNorLogged(t *testing.T) {
 		kept := s.delivery(t, seq, target, "0").Attempts[0]
 		if !kept.Truncated || len(kept.Response) > 16<<10 || !strings.Contains(kept.Response, "got [secret] password [secret] for [secret]") {
 			t.Errorf("kept %d bytes: %.100s", len(kept.Response), kept.Response)
+		}
+		want := map[string]string{"Content-Type": "text/plain; charset=utf-8", "X-Echo": "[secret]", "X-Long": strings.Repeat("x", 200)}
+		if diff := cmp.Diff(want, kept.Headers); diff != "" {
+			t.Errorf("headers (-want +got):\n%s", diff)
 		}
 		for _, hidden := range []string{password, strings.TrimPrefix(secret, "whsec_"), strings.TrimPrefix(basic, "Basic "), password[:10]} {
 			if strings.Contains(kept.Response, hidden) || strings.Contains(s.log.String(), hidden) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -104,6 +105,7 @@ func (j *job) post(ctx context.Context, one webhook.Delivery, body []byte) (a we
 	defer time.AfterFunc(bodyTime, cancel).Stop()
 	a.Code = resp.StatusCode
 	a.Class, a.Error = judge(a.Code)
+	a.Headers = access.headers(resp.Header)
 	a.Response, a.Truncated = access.read(resp)
 	if a.Class != "" {
 		hint = webhook.RetryAfter(resp.Header, j.now())
@@ -127,6 +129,45 @@ func judge(code int) (class, sentence string) {
 	return "status", "The receiver answered " + said + "."
 }
 
+const (
+	// maxHeaders is how much is kept of the headers of a response, maxHeader of each.
+	maxHeaders = 2 << 10
+	maxHeader  = 200
+)
+
+// unkept are the headers of a response that say nothing about it, or are its sender's secret.
+var unkept = []string{"Connection", "Content-Length", "Date", "Keep-Alive", "Set-Cookie", "Transfer-Encoding"}
+
+// headers gives what there is room for of the headers of a response, without our secrets.
+func (a access) headers(h http.Header) map[string]string {
+	kept, room := map[string]string{}, maxHeaders
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		// The spelling of a name has been changed on its way here.
+		ours := func(secret string) bool { return strings.Contains(strings.ToLower(name), strings.ToLower(secret)) }
+		if slices.Contains(unkept, name) || slices.ContainsFunc(a.hidden, ours) {
+			continue
+		}
+		value := strings.ToValidUTF8(a.scrub(strings.Join(h[name], ", ")), "\ufffd")
+		if len(value) > maxHeader {
+			value = strings.ToValidUTF8(value[:maxHeader], "")
+		}
+		if len(name) > maxHeader || len(name)+len(value) > room {
+			continue
+		}
+		room -= len(name) + len(value)
+		kept[name] = value
+	}
+	return kept
+}
+
+// scrub blacks out our secrets.
+func (a access) scrub(text string) string {
+	for _, secret := range a.hidden {
+		text = strings.ReplaceAll(text, secret, "[secret]")
+	}
+	return text
+}
+
 // read gives the beginning of a response, without our secrets. A body that breaks off changes nothing: the status said
 // what there was to say.
 func (a access) read(resp *http.Response) (text string, truncated bool) {
@@ -136,10 +177,7 @@ func (a access) read(resp *http.Response) (text string, truncated bool) {
 		limit += int64(len(a.hidden[0]))
 	}
 	data, truncated, _ := guard.ReadBody(resp.Body, limit)
-	text = strings.ToValidUTF8(string(data), "\ufffd")
-	for _, secret := range a.hidden {
-		text = strings.ReplaceAll(text, secret, "[secret]")
-	}
+	text = a.scrub(strings.ToValidUTF8(string(data), "\ufffd"))
 	if len(text) > maxResponse {
 		text, truncated = strings.ToValidUTF8(text[:maxResponse], ""), true
 	}
