@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"text/tabwriter"
@@ -30,6 +31,16 @@ var (
 	rows []row
 )
 
+// add counts a run.
+func (r *row) add(c *scene) {
+	r.runs++
+	r.faults += len(c.met)
+	r.owners += len(c.repeated)
+	r.zombies += c.zombies
+	r.cut += c.cut()
+	r.twice += c.twice
+}
+
 // tell keeps the row for the table, and holds it to what must never be.
 func (r row) tell(t *testing.T) {
 	t.Helper()
@@ -42,7 +53,32 @@ func (r row) tell(t *testing.T) {
 	rows = append(rows, r)
 }
 
+// seed is where chance begins, -rapid.seed.
+var seed uint64
+
+// chances sets what rapid does unless it was told otherwise. `go test` does the same each time.
+func chances() {
+	unless := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { unless[f.Name] = true })
+	set := func(name, value string) {
+		if !unless[name] {
+			_ = flag.Set(name, value) // rapid has it
+		}
+	}
+	set("rapid.checks", "8")
+	set("rapid.seed", "3")
+	if *soak {
+		set("rapid.checks", "200")
+	}
+	if *soak || os.Getenv("MUSTER_EMULATORS") != "" {
+		set("rapid.seed", strconv.FormatInt(time.Now().UnixNano(), 10))
+	}
+	seed, _ = strconv.ParseUint(flag.Lookup("rapid.seed").Value.String(), 10, 64) // it is a number
+}
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	chances()
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // what goes wrong on purpose is no news
 	code := m.Run()
 	if bin != "" {

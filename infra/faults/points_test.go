@@ -5,8 +5,11 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"muster/infra"
 	"muster/shared/queue"
@@ -24,73 +27,131 @@ func onSQLite(t *testing.T, now func() time.Time) backend {
 	return b
 }
 
-// TestNoFaultBreaksARun lets each call of the reference run go wrong in each way, one at a time, and then two of them.
+// TestNoFaultBreaksARun lets each call of the reference run go wrong in each way, one at a time. `go test` plays some of it,
+// and always the same.
 func TestNoFaultBreaksARun(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, onSQLite)
-	sample, pairs := 24, 8
-	if *soak {
-		sample, pairs = 0, 400
-	}
-	breakRuns(t, s, sample, pairs)
+	breakRuns(t, onSQLite, 24)
 }
 
-// breakRuns plays a sample of the single faults (0 is all of them), and some pairs.
-func breakRuns(t *testing.T, s *stage, sample, pairs int) {
-	calm := s.play()
-	if len(calm.problems) > 0 {
-		t.Fatalf("a run without faults:\n%s", strings.Join(calm.problems, "\n"))
+// TestNoFaultBreaksARunOnAWS does the same on the other adapters; `make emulators` plays another part of it each time.
+func TestNoFaultBreaksARunOnAWS(t *testing.T) {
+	t.Parallel()
+	breakRuns(t, onClockedAWS, 60)
+}
+
+// TestNoFaultsTogetherBreakARun lets some calls of one run go wrong. What it finds, rapid makes small.
+func TestNoFaultsTogetherBreakARun(t *testing.T) {
+	t.Parallel()
+	severalFaults(t, onSQLite)
+}
+
+func TestNoFaultsTogetherBreakARunOnAWS(t *testing.T) {
+	t.Parallel()
+	severalFaults(t, onClockedAWS)
+}
+
+// ways gives the ways in which a call can go wrong. A read has not happened if it fails, whatever went on elsewhere.
+func ways(what string) []how {
+	switch word, more, _ := strings.Cut(what, " "); {
+	case word == "Receive":
+		return []how{before, after}
+	case slices.Contains([]string{"Get", "Scan", "Due", "List"}, word):
+		return []how{before, freeze}
+	case word == "Send" && more != "1":
+		return []how{before, after, partly, freeze}
 	}
-	var all []fault
-	for i, what := range calm.calls {
-		ways := []how{before, after, freeze}
-		if strings.HasPrefix(what, "Send") && what != "Send 1" {
-			ways = append(ways, partly)
+	return []how{before, after, freeze}
+}
+
+// breakRuns plays a run for each single fault, or for a sample of them, which is another one each time.
+func breakRuns(t *testing.T, on home, sample int) {
+	stages := make(chan *stage, 2)
+	stages <- newStage(t, on)
+	stages <- newStage(t, on)
+	began := time.Now()
+	var plays []play
+	for _, stopped := range stops {
+		s := <-stages
+		calm := s.play(play{stopped: stopped})
+		stages <- s
+		if len(calm.problems) > 0 {
+			t.Fatalf("a run without faults, stopped %s:\n%s", stopped, strings.Join(calm.problems, "\n"))
 		}
-		for _, way := range ways {
-			if what != "Receive" || way != freeze {
-				all = append(all, fault{call: i + 1, how: way})
+		n := len(plays)
+		for i, what := range calm.calls {
+			for _, way := range ways(what) {
+				plays = append(plays, play{stopped, []fault{{call: i + 1, how: way}}})
 			}
 		}
+		t.Logf("stopped %s, the %d calls of a run (%s) can go wrong in %d ways", stopped, len(calm.calls), kinds(calm.calls), len(plays)-n)
 	}
-	chance := rand.New(rand.NewPCG(3, 0))
-	pick := func() fault {
-		f := all[chance.IntN(len(all))]
-		f.thaw = chance.IntN(2) * (1 + chance.IntN(150))
-		return f
-	}
-	scenes := make([][]fault, 0, len(all)+pairs)
-	for _, f := range all {
-		scenes = append(scenes, []fault{f})
-	}
-	if sample > 0 {
-		chance.Shuffle(len(scenes), func(i, j int) { scenes[i], scenes[j] = scenes[j], scenes[i] })
-		scenes = scenes[:min(sample, len(scenes))]
-	}
-	for range pairs {
-		scenes = append(scenes, []fault{pick(), pick()})
+	points := len(plays)
+	if !*soak {
+		rand.New(rand.NewPCG(seed, 0)).Shuffle(points, func(i, j int) { plays[i], plays[j] = plays[j], plays[i] })
+		plays = plays[:min(sample, points)]
 	}
 
-	sum, failed := row{what: t.Name(), runs: len(scenes)}, 0
-	began := time.Now()
-	for _, faults := range scenes {
-		c := s.play(faults...)
-		sum.faults += len(c.met)
-		sum.owners += len(c.repeated)
-		sum.zombies += c.zombies
-		sum.cut += c.cut()
-		sum.twice += c.twice
-		if len(c.problems) > 0 {
-			failed++
-			t.Errorf("%s:\n  %s", strings.Join(c.met, "; "), strings.Join(c.problems, "\n  "))
-		}
-		if failed > 10 {
+	var (
+		playing sync.WaitGroup
+		mu      sync.Mutex
+		sum     = row{what: t.Name()}
+		failed  int
+	)
+	for _, what := range plays {
+		s := <-stages
+		if t.Failed() && failed > 10 {
 			t.Fatal("and so on")
 		}
+		playing.Go(func() {
+			c := s.play(what)
+			mu.Lock()
+			defer mu.Unlock()
+			sum.add(c)
+			if len(c.problems) > 0 {
+				failed++
+				t.Error(c)
+			}
+			stages <- s
+		})
 	}
-	t.Logf("the %d calls of a run (%s) can go wrong in %d ways; %d runs met one fault and %d two, in %s",
-		len(calm.calls), kinds(calm.calls), len(all), len(scenes)-pairs, pairs, time.Since(began).Round(time.Second))
+	playing.Wait()
+	t.Logf("%d of %d fault points were played in %s, drawn by -rapid.seed=%d", len(plays), points, time.Since(began).Round(time.Second), seed)
 	sum.tell(t)
+}
+
+// severalFaults plays runs with faults as rapid draws them: two most of the time.
+func severalFaults(t *testing.T, on home) {
+	s := newStage(t, on)
+	calls := map[stop]int{}
+	for _, stopped := range stops {
+		calls[stopped] = len(s.play(play{stopped: stopped}).calls)
+	}
+	sum := row{what: t.Name()}
+	rapid.Check(t, func(t *rapid.T) {
+		what := play{stopped: rapid.SampledFrom(stops).Draw(t, "stopped")}
+		for i := range 2 + rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "more") {
+			what.faults = append(what.faults, fault{
+				call: 1 + rapid.Custom(evenly(calls[what.stopped])).Draw(t, fmt.Sprintf("call %d", i)),
+				how:  rapid.SampledFrom([]how{before, after, partly, freeze}).Draw(t, "goes wrong"),
+				thaw: rapid.IntRange(0, 150).Draw(t, "thaws"),
+			})
+		}
+		c := s.play(what)
+		sum.add(c)
+		if len(c.problems) > 0 {
+			t.Fatal(c)
+		}
+	})
+	sum.tell(t)
+}
+
+// evenly draws one of n numbers; rapid by itself prefers the small ones.
+func evenly(n int) func(*rapid.T) int {
+	return func(t *rapid.T) int {
+		high := rapid.IntRange(0, 15).Draw(t, "high")
+		return (high*((n+15)/16) + rapid.IntRange(0, (n+15)/16-1).Draw(t, "low")) % n
+	}
 }
 
 // kinds counts calls by what they ask.

@@ -8,7 +8,8 @@ import (
 )
 
 // The reference crew uses everything that makes a run more than a line of model calls: two tools at the same time, an event
-// of its own, two tasks beside each other, and a guardrail that is content the second time.
+// of its own, two tasks beside each other, of which one is shown to a person, and a guardrail. The person and the guardrail
+// are content the second time.
 var reference = map[string]string{
 	"agents.yaml": `
 scout:
@@ -20,7 +21,7 @@ scribe:
 	"tasks.yaml": `
 survey: {description: "Survey the valley of {river}", expected_output: A text, agent: scout}
 weather: {description: "Tell the weather at {river}", expected_output: A text, agent: scribe, async_execution: true}
-customs: {description: "Tell the customs at {river}", expected_output: A text, agent: scribe, async_execution: true}
+customs: {description: "Tell the customs at {river}", expected_output: A text, agent: scribe, async_execution: true, human_input: true}
 report: {description: "Report on {river}", expected_output: A text, agent: scribe, context: [survey, weather, customs],
   guardrail: The report is signed.}
 `,
@@ -49,6 +50,9 @@ func referenceModel(r scripted.Request) scripted.Reply {
 	case strings.HasPrefix(user, "Tell the weather"):
 		return scripted.Text("It rains.")
 	case strings.HasPrefix(user, "Tell the customs"):
+		if strings.Contains(user, "Tell how they bow.") {
+			return scripted.Text("They greet with both hands, and bow.")
+		}
 		return scripted.Text("They greet with both hands.")
 	case strings.HasPrefix(user, "Report"):
 		if strings.Contains(user, "not accepted") {

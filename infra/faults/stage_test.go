@@ -8,6 +8,7 @@ package faults_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -44,9 +45,10 @@ import (
 type backend struct {
 	records record.Store
 	queues  map[string]queue.Queue
-	// patience is how long a receive waits for a message that a real clock still hides; 0 where the stage's clock decides.
-	patience time.Duration
 }
+
+// home opens a backend, on a clock if it can be moved.
+type home = func(t *testing.T, now func() time.Time) backend
 
 // stage is where runs of the reference crew are played, one after the other, on one backend.
 type stage struct {
@@ -67,10 +69,10 @@ type stage struct {
 const workspaceToken = "mus_ws_of-the-stage"
 
 // newStage deploys the reference crew.
-func newStage(t *testing.T, open func(t *testing.T, now func() time.Time) backend) *stage {
+func newStage(t *testing.T, on home) *stage {
 	t.Helper()
 	s := &stage{}
-	s.backend = open(t, s.now)
+	s.backend = on(t, s.now)
 	s.model = scripted.New(t, func(r scripted.Request) scripted.Reply { return s.current().ask(r) })
 	s.receiver = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { s.current().hear(r) }))
 	t.Cleanup(s.receiver.Close)
@@ -85,6 +87,13 @@ func newStage(t *testing.T, open func(t *testing.T, now func() time.Time) backen
 		t.Fatalf("the crew was not deployed: %d", code)
 	}
 	s.deployment, s.token = deployed.ID, deployed.Token
+	t.Cleanup(func() {
+		for name, q := range s.queues {
+			if dead, err := q.Buried(context.Background(), 10); err != nil || len(dead) > 0 {
+				t.Errorf("the queue %s has buried %v, %v", name, dead, err)
+			}
+		}
+	})
 	return s
 }
 
@@ -134,11 +143,36 @@ type fault struct {
 	thaw int
 }
 
+// stop is when somebody stops the run.
+type stop string
+
+const (
+	never     stop = "not at all"
+	atWork    stop = "while the model is asked"
+	asItWaits stop = "while it waits for a person"
+)
+
+var stops = []stop{never, atWork, asItWaits}
+
+// play is what happens to a run.
+type play struct {
+	stopped stop
+	faults  []fault
+}
+
+// question is what a person was asked. The first time the answer is no.
+type question struct {
+	ID       string `json:"request_id"`
+	Task     string `json:"task_id"`
+	Round    int
+	answered bool
+}
+
 // scene is one run, played to its end.
 type scene struct {
 	*stage
-	faults []fault
-	runID  string
+	play
+	runID string
 
 	mu        sync.Mutex
 	calls     []string
@@ -150,10 +184,22 @@ type scene struct {
 	zombies   int      // the same by a process that had lost the run
 	twice     int      // events that were told more than once
 	heard     map[string]int
-	ended     bool
+	ended     string // how the run ended, as it was told
+	questions []*question
+	stopping  reply
 	problems  []string
 	under     sync.WaitGroup
 }
+
+// reply is what is known of the stop.
+type reply int
+
+const (
+	unasked reply = iota
+	asking        // an answer is still to come
+	accepted
+	refused
+)
 
 // process is one process. It is frozen at most once.
 type process struct {
@@ -255,7 +301,7 @@ func (s *scene) feed(name string) bool {
 			visible = q.Visibility
 		}
 	}
-	batch, err := p.queues[name].Receive(context.Background(), 10, s.patience, visible)
+	batch, err := p.queues[name].Receive(context.Background(), 10, 0, visible)
 	if err != nil {
 		return true
 	}
@@ -303,6 +349,9 @@ func (s *scene) sweep() {
 func (s *scene) kickoff() {
 	body := map[string]any{
 		"inputs": map[string]any{"river": "Inn"}, "crewWebhookUrl": s.receiver.URL + "/crew",
+		"humanInputWebhook": map[string]any{
+			"url": s.receiver.URL + "/human", "authentication": map[string]any{"strategy": "bearer", "token": "person"},
+		},
 		"webhooks": map[string]any{"events": []string{"*"}, "url": s.receiver.URL + "/events", "realtime": false},
 	}
 	key := id.New()
@@ -326,9 +375,79 @@ func (s *scene) kickoff() {
 	s.wrong("the kickoff was never answered")
 }
 
-// scene plays a run with faults to its end and gives what happened.
-func (s *stage) play(faults ...fault) *scene {
-	c := &scene{stage: s, faults: faults, asked: map[string][]int{}, heard: map[string]int{}}
+// answer answers what a person was asked, once more if nothing is known of the last time, and says whether there was
+// anything to do.
+func (s *scene) answer() bool {
+	s.mu.Lock()
+	var open *question
+	for _, q := range s.questions {
+		if !q.answered {
+			open = q
+		}
+	}
+	s.mu.Unlock()
+	if open == nil || s.stopped == asItWaits && s.stopping != refused {
+		return false
+	}
+	body := map[string]any{
+		"execution_id": s.runID, "task_id": open.Task, "requestId": open.ID, "is_approve": open.Round > 1, "human_feedback": "Tell how they bow.",
+	}
+	s.do(func(p *process) {
+		code := request(p.http, "POST", "/resume", s.token, body, nil)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		open.answered = open.answered || code < 500
+		if code != http.StatusOK && code < 500 && (code != http.StatusBadRequest || s.stopping == unasked) {
+			s.problems = append(s.problems, fmt.Sprintf("the answer to question %d was refused: %d", open.Round, code))
+		}
+	})
+	return true
+}
+
+// stop asks a process to stop the run, which waits a little for the owner to end it; meanwhile time passes.
+func (s *scene) stop(p *process) {
+	s.mu.Lock()
+	s.stopping = max(s.stopping, asking)
+	s.mu.Unlock()
+	done := make(chan int, 1)
+	s.under.Go(func() { done <- request(p.http, "POST", "/stop/"+s.runID, s.token, nil, nil) })
+	for {
+		select {
+		case code := <-done:
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			switch {
+			case code == http.StatusOK:
+				s.stopping = accepted
+			case code == http.StatusBadRequest && s.stopping != accepted:
+				s.stopping = refused
+			case code < 500:
+				s.problems = append(s.problems, fmt.Sprintf("the stop was answered %d", code))
+			}
+			return
+		case <-p.frozen:
+			return // it is asked again
+		case <-time.After(20 * time.Millisecond):
+			s.pass(7 * time.Second)
+		}
+	}
+}
+
+// people does what people have to do by now, and says whether there was anything.
+func (s *scene) people() bool {
+	s.mu.Lock()
+	again := s.stopping == asking || s.stopping == unasked && s.stopped == asItWaits && len(s.questions) > 0
+	s.mu.Unlock()
+	if again {
+		s.do(s.stop)
+		return true
+	}
+	return s.answer()
+}
+
+// play plays a run to its end and gives what happened.
+func (s *stage) play(what play) *scene {
+	c := &scene{stage: s, play: what, asked: map[string][]int{}, heard: map[string]int{}}
 	s.mu.Lock()
 	s.scene = c
 	s.mu.Unlock()
@@ -337,10 +456,10 @@ func (s *stage) play(faults ...fault) *scene {
 	if c.runID == "" {
 		return c
 	}
-	swept := s.now()
+	began, swept := s.now(), s.now()
 	c.sweep()
 	for quiet := 0; quiet < 3; {
-		if c.feed(infra.Runs) || c.feed(infra.Deliveries) {
+		if c.people() || c.feed(infra.Runs) || c.feed(infra.Deliveries) {
 			quiet = 0
 			continue
 		}
@@ -350,17 +469,15 @@ func (s *stage) play(faults ...fault) *scene {
 			quiet++
 			s.pass(16 * time.Minute) // whatever is hidden shows
 		} else {
-			s.pass(5*time.Second + 20*s.patience)
+			s.pass(5 * time.Second)
 		}
-		if s.now().Sub(swept) > 6*time.Hour {
+		if s.now().Sub(began) > 6*time.Hour {
 			c.wrong("the run came to no rest in six hours")
 			break
 		}
-		if over && quiet == 2 || s.now().Sub(swept).Truncate(time.Minute) > 0 && !over {
+		if over && quiet == 2 || s.now().Sub(swept) > time.Minute && !over {
 			c.sweep()
-			if !over {
-				swept = swept.Add(time.Minute)
-			}
+			swept = s.now()
 		}
 	}
 	c.thaw()
@@ -409,6 +526,15 @@ func (s *scene) ask(r scripted.Request) scripted.Reply {
 		return scripted.Fail(401, "nobody knows "+name)
 	}
 	fate := p.fate("model") // a process that is frozen here asks when it thaws
+	if s.stopped == atWork && strings.HasPrefix(r.User(), "Tell the customs") {
+		s.mu.Lock()
+		first := s.stopping == unasked
+		s.stopping = max(s.stopping, asking)
+		s.mu.Unlock()
+		if first {
+			s.stop(p)
+		}
+	}
 	if s.recorded(r.Digest) {
 		s.mu.Lock()
 		if p.stopped {
@@ -461,7 +587,9 @@ func (s *scene) hear(r *http.Request) {
 	}
 	var told struct {
 		KickoffID string `json:"kickoff_id"`
-		Events    []struct {
+		Status    string
+		question
+		Events []struct {
 			ID          string
 			ExecutionID string `json:"execution_id"`
 			Data        struct {
@@ -494,10 +622,26 @@ func (s *scene) hear(r *http.Request) {
 			s.problems = append(s.problems, fmt.Sprintf("the status knew %d events when a receiver was told of number %d", status.Count, e.Data.N))
 		}
 	}
-	if r.URL.Path == "/crew" {
-		s.ended = true
-		if status.State != "SUCCESS" {
-			s.problems = append(s.problems, "a receiver was told of the end, and the status said "+status.State)
+	switch r.URL.Path {
+	case "/human":
+		if r.Header.Get("Authorization") != "Bearer person" {
+			s.problems = append(s.problems, "a question was told without its token")
+		}
+		known := slices.ContainsFunc(s.questions, func(q *question) bool { return q.ID == told.ID })
+		if !known {
+			s.questions = append(s.questions, &told.question)
+		}
+		if !known && status.State != "PAUSED" && s.stopping == unasked {
+			s.problems = append(s.problems, "a person was asked, and the status said "+status.State)
+		}
+	case "/crew":
+		state := cmp.Or(told.Status, "SUCCESS")
+		if s.ended != "" && s.ended != state {
+			s.problems = append(s.problems, fmt.Sprintf("a receiver was told first that the run ended %s, and then %s", s.ended, state))
+		}
+		s.ended = state
+		if status.State != state {
+			s.problems = append(s.problems, fmt.Sprintf("a receiver was told of the end %s, and the status said %s", state, status.State))
 		}
 	}
 }
@@ -519,13 +663,23 @@ func (s *scene) check() {
 		s.wrong("%v", err)
 	}
 	s.problems = append(s.problems, runtest.Problems(r, request, pages)...)
-	if r.State != run.Succeeded {
+	want := run.Succeeded
+	if s.stopping == accepted {
+		want = run.Canceled
+	}
+	if r.State != want {
 		s.wrong("the run %s: %s", r.State, r.Error)
+	}
+	if s.stopping == asking {
+		s.wrong("the stop was never answered")
+	}
+	if len(s.questions) > 2 || want == run.Succeeded && len(s.questions) != 2 {
+		s.wrong("a person was asked %d times", len(s.questions))
 	}
 	for _, what := range s.repeated {
 		s.wrong("%s, although the answer is in the journal", what)
 	}
-	if !s.ended {
+	if s.ended == "" {
 		s.wrong("the crew's target was not told of the end")
 	}
 	for _, p := range pages {
@@ -542,11 +696,11 @@ func (s *scene) check() {
 	if len(s.heard) > 0 {
 		s.wrong("%d events were told that are not in the journal", len(s.heard))
 	}
-	for name, q := range s.queues {
-		if dead, err := q.Buried(ctx, 10); err != nil || len(dead) > 0 {
-			s.wrong("the queue %s has buried %v, %v", name, dead, err)
-		}
-	}
+}
+
+// String tells what went wrong, and what came of it.
+func (s *scene) String() string {
+	return fmt.Sprintf("stopped %s; %s:\n  %s", s.stopped, strings.Join(s.met, "; "), strings.Join(s.problems, "\n  "))
 }
 
 // cut counts the model's answers that never came into the journal.
