@@ -3,6 +3,7 @@ package crew
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"muster/shared/fault"
@@ -22,8 +23,11 @@ type Deployment struct {
 	WorkspaceID string    `json:"workspace"`
 	Name        string    `json:"name"`
 	CreatedAt   time.Time `json:"created_at"`
-	// WebhookSecret signs what the deployment's runs send; it is sealed.
-	WebhookSecret string `json:"webhook_secret,omitempty"`
+	// WebhookSecret signs what the deployment's runs send to targets given at kickoff; it is sealed. OldWebhookSecret, the
+	// one before, signs too until OldWebhookSecretUntil.
+	WebhookSecret         string    `json:"webhook_secret,omitempty"`
+	OldWebhookSecret      string    `json:"old_webhook_secret,omitempty"`
+	OldWebhookSecretUntil time.Time `json:"old_webhook_secret_until,omitzero"`
 	// Environments say which version runs in production and in staging.
 	Environments map[string]Pointer `json:"environments"`
 	// Versions is the number of the newest version, Digest that of its files (see the function Digest).
@@ -70,6 +74,15 @@ func (p Pointer) MissingInputs(inputs map[string]any) []string {
 		_, given := inputs[name]
 		return given
 	})
+}
+
+// Check tells which required inputs are missing, as fault.Missing.
+func (p Pointer) Check(inputs map[string]any) error {
+	missing := p.MissingInputs(inputs)
+	if len(missing) == 0 {
+		return nil
+	}
+	return fault.New(fault.Missing, "Missing inputs: %s", strings.Join(missing, ", ")).With(map[string]any{"missing_inputs": missing})
 }
 
 // Version is one state of a deployment's files. It never changes.

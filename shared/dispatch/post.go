@@ -25,21 +25,21 @@ const (
 
 // access is what a POST proves itself with.
 type access struct {
-	secret        string
+	secrets       webhook.Secrets
 	authorization string
-	// hidden are these two in every form in which a receiver might repeat them, longest first.
+	// hidden are these in every form in which a receiver might repeat them, longest first.
 	hidden []string
 }
 
-// unseal reads the deployment's signing secret as it is now, and the target's authorization.
+// unseal reads the deployment's signing secrets as they are now, and the target's authorization.
 func (d *Dispatcher) unseal(ctx context.Context, r run.Run, t run.Target) (a access, err error) {
 	deployment, err := d.Crews.Deployment(ctx, r.DeploymentID)
 	if err != nil {
 		return access{}, err
 	}
-	a.secret, err = d.Sealer.Open(ctx, r.WorkspaceID, r.DeploymentID, "webhook_secret", deployment.WebhookSecret)
-	if err != nil {
-		return access{}, fmt.Errorf("open the signing secret: %w", err)
+	s := webhook.Signing{Secret: deployment.WebhookSecret, Old: deployment.OldWebhookSecret, OldUntil: deployment.OldWebhookSecretUntil}
+	if a.secrets, err = s.Open(ctx, d.Sealer, r.WorkspaceID, r.DeploymentID, "webhook_secret", d.now()); err != nil {
+		return access{}, err
 	}
 	if t.Authorization != "" {
 		a.authorization, err = d.Sealer.Open(ctx, r.WorkspaceID, r.ID, "target/"+t.ID, t.Authorization)
@@ -47,13 +47,16 @@ func (d *Dispatcher) unseal(ctx context.Context, r run.Run, t run.Target) (a acc
 			return access{}, fmt.Errorf("open the authorization of target %s: %w", t.ID, err)
 		}
 	}
-	a.hidden = forms(a.secret, a.authorization)
+	a.hidden = forms(a.secrets, a.authorization)
 	return a, nil
 }
 
 // forms gives the strings that must not be kept of a response.
-func forms(secret, authorization string) []string {
-	all := []string{secret, strings.TrimPrefix(secret, "whsec_"), authorization}
+func forms(secrets webhook.Secrets, authorization string) []string {
+	all := []string{authorization}
+	for _, secret := range []string{secrets.Current, secrets.Old} {
+		all = append(all, secret, strings.TrimPrefix(secret, "whsec_"))
+	}
 	scheme, credentials, ok := strings.Cut(authorization, " ")
 	if ok {
 		all = append(all, credentials)
@@ -75,7 +78,7 @@ func (j *job) post(ctx context.Context, one webhook.Delivery, body []byte) (a we
 		return a, 0, err
 	}
 	at := j.now()
-	headers, err := webhook.Sign(webhook.Secrets{Current: access.secret}, one.Event, one.Shown(), at, body)
+	headers, err := webhook.Sign(access.secrets, one.Event, one.Shown(), at, body)
 	if err != nil {
 		return a, 0, err
 	}
