@@ -59,7 +59,6 @@ var rows = []row{
 	{"shared/webhook", domain, nil, "how to sign and when to repeat, whatever is told"},
 	{"shared/run", domain, []string{"shared/crew", "shared/queue"}, "a run executes a version of a crew, and knocks at queues"},
 	{"shared/schedule", domain, []string{"shared/crew", "shared/run"}, "a schedule starts runs of a deployment"},
-	{"shared/thread", domain, []string{"shared/crew", "shared/run"}, "a thread is made of runs of a deployment"},
 	{"shared/engine", domain, []string{"shared/crew", "shared/run", "shared/engine/llm", "shared/engine/rank", "shared/engine/tool"}, "the engine drives a crew and records in the run's journal"},
 	{"shared/engine/llm", domain, []string{"shared/crew"}, "a definition says which model it wants"},
 	{"shared/engine/rank", domain, nil, "which sentences matter, for whoever asks"},
