@@ -28,13 +28,19 @@ const (
 // Delivery is the record of one POST body and its attempts.
 type Delivery struct {
 	// ID is a UUID derived from run, page, target and part; receivers see it as Shown.
-	ID     string `json:"id"`
+	ID string `json:"id"`
+	// RunID is the run, or, when Seq is 0, the id of a notice, which belongs to no run.
 	RunID  string `json:"run"`
 	Seq    int    `json:"seq"`
 	Target string `json:"target"`
 	Part   string `json:"part"`
 	// Parts is how many bodies the page makes for the target, halves not counted.
 	Parts int `json:"parts"`
+	// Shape is how the target wanted its bodies when they were first made; nil for one that cannot choose.
+	Shape *Shape `json:"shape,omitempty"`
+	// Deployment and Body are those of a notice.
+	Deployment string          `json:"deployment,omitempty"`
+	Body       json.RawMessage `json:"body,omitempty"`
 	// Event is what X-Crewship-Event says.
 	Event  string `json:"event"`
 	Status Status `json:"status"`
@@ -50,6 +56,10 @@ type Delivery struct {
 	Parked bool `json:"parked,omitempty"`
 	// NextAttempt is when the next attempt is due, zero for at once and for never.
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
+	// Slot is the moment that is reserved for the next attempt, at an endpoint that bounds its POSTs a second.
+	Slot time.Time `json:"slot,omitzero"`
+	// Asked says that somebody asked for the next attempt; its failure says nothing new of the receiver.
+	Asked bool `json:"asked,omitempty"`
 	// ClaimedUntil is set while a retry is under way: nobody else tries before.
 	ClaimedUntil time.Time `json:"claimed_until,omitzero"`
 	CreatedAt    time.Time `json:"created_at"`
@@ -76,6 +86,14 @@ type Attempt struct {
 	Truncated bool              `json:"truncated,omitempty"`
 }
 
+// Shape is what a target may choose about its bodies. They have to be the same at every attempt, whatever the target has
+// become by then, so the first record of a page's deliveries to a target fixes their shape.
+type Shape struct {
+	Events   []string `json:"events,omitempty"`
+	Realtime bool     `json:"realtime,omitempty"`
+	Format   string   `json:"format,omitempty"`
+}
+
 // keep is how long the record of a delivery is kept.
 const keep = 30 * 24 * time.Hour
 
@@ -87,8 +105,55 @@ func New(runID string, seq int, target, part, event string, now time.Time) Deliv
 	}
 }
 
-// Shown is the id as receivers see it; it holds no dot.
-func (d Delivery) Shown() string { return id.Show("del", d.ID) }
+// NewNotice makes the delivery of something that belongs to no run, under an id of the caller's.
+func NewNotice(noticeID string, e Endpoint, event string, body []byte, now time.Time) Delivery {
+	d := New(noticeID, 0, e.ID, "0", event, now)
+	d.Parts, d.Deployment, d.Body = 1, e.DeploymentID, body
+	return d
+}
+
+// Shown is the id as receivers see it: it says which delivery it is, and ParseDeliveryID reads it. It holds no dot.
+func (d Delivery) Shown() string {
+	target := d.Target
+	if IsEndpoint(target) {
+		target = strings.ReplaceAll(target, "-", "")
+	}
+	return id.Show("del", d.RunID) + "_" + strconv.Itoa(d.Seq) + "_" + target + "_" + d.Part
+}
+
+// Place is where a delivery is kept.
+type Place struct {
+	RunID  string
+	Seq    int
+	Target string
+	Part   string
+}
+
+// ParseDeliveryID reads the id of a delivery as receivers see it; ok is false for anything else.
+func ParseDeliveryID(shown string) (p Place, ok bool) {
+	const runEnd = len("del_") + 32
+	if len(shown) <= runEnd || shown[runEnd] != '_' {
+		return Place{}, false
+	}
+	if p.RunID, ok = id.Parse("del", shown[:runEnd]); !ok {
+		return Place{}, false
+	}
+	number, rest, _ := strings.Cut(shown[runEnd+1:], "_")
+	cut := strings.LastIndexByte(rest, '_')
+	if cut < 1 {
+		return Place{}, false
+	}
+	seq, err := strconv.Atoi(number)
+	p.Seq, p.Target, p.Part = seq, rest[:cut], rest[cut+1:]
+	if canonical, ok := id.Parse("", "_"+p.Target); ok {
+		p.Target = canonical
+	}
+	if _, _, wrong := SplitPart(p.Part); wrong != nil || err != nil || seq < 0 {
+		return Place{}, false
+	}
+	d := Delivery{RunID: p.RunID, Seq: p.Seq, Target: p.Target, Part: p.Part}
+	return p, d.Shown() == shown
+}
 
 // Over says that nothing more will be done unless somebody asks for it.
 func (d Delivery) Over() bool { return d.Status != Pending && d.Status != Failed }
@@ -125,7 +190,7 @@ func (d *Delivery) Redeliver(at, due time.Time) {
 	if d.Over() {
 		d.Before, d.Status, d.Halved = d.Made(), Pending, false
 	}
-	d.Parked, d.NextAttempt, d.Due = false, at.UTC(), due.UTC()
+	d.Parked, d.Asked, d.Slot, d.NextAttempt, d.Due = false, true, time.Time{}, at.UTC(), due.UTC()
 }
 
 // Deliveries keeps the records.

@@ -108,15 +108,15 @@ func TestRedeliver(t *testing.T) {
 		before, want webhook.Delivery
 	}{
 		{"what is over begins a new round", webhook.Delivery{Status: webhook.Exhausted, Attempts: tried},
-			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Before: 2, NextAttempt: at, Due: due}},
+			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Before: 2, NextAttempt: at, Due: due, Asked: true}},
 		{"what succeeded, too", webhook.Delivery{Status: webhook.Succeeded, Attempts: tried, Forgotten: 3},
-			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Forgotten: 3, Before: 5, NextAttempt: at, Due: due}},
+			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Forgotten: 3, Before: 5, NextAttempt: at, Due: due, Asked: true}},
 		{"what was cut in two is whole again", webhook.Delivery{Status: webhook.Canceled, Halved: true, Attempts: tried},
-			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Before: 2, NextAttempt: at, Due: due}},
+			webhook.Delivery{Status: webhook.Pending, Attempts: tried, Before: 2, NextAttempt: at, Due: due, Asked: true}},
 		{"a pending retry comes earlier, in the same round", webhook.Delivery{Status: webhook.Failed, Attempts: tried, NextAttempt: now.Add(time.Hour), Due: now.Add(time.Hour)},
-			webhook.Delivery{Status: webhook.Failed, Attempts: tried, NextAttempt: at, Due: due}},
+			webhook.Delivery{Status: webhook.Failed, Attempts: tried, NextAttempt: at, Due: due, Asked: true}},
 		{"what is parked is not any more", webhook.Delivery{Status: webhook.Pending, Parked: true},
-			webhook.Delivery{Status: webhook.Pending, NextAttempt: at, Due: due}},
+			webhook.Delivery{Status: webhook.Pending, NextAttempt: at, Due: due, Asked: true}},
 	} {
 		c.before.Redeliver(at, due)
 		if diff := cmp.Diff(c.want, c.before, cmpopts.IgnoreUnexported(webhook.Delivery{})); diff != "" {
@@ -140,4 +140,37 @@ func TestPartNames(t *testing.T) {
 			t.Errorf("SplitPart(%q) = %d, %q, %v", part, index, halves, err)
 		}
 	}
+}
+
+func TestADeliverysIDSaysWhichItIs(t *testing.T) {
+	runID, endpoint := id.New(), id.New()
+	for _, place := range []webhook.Place{
+		{RunID: runID, Seq: 7, Target: "human_input", Part: "0"}, {RunID: runID, Seq: 123456, Target: endpoint, Part: "12abba"},
+		{RunID: runID, Seq: 0, Target: endpoint, Part: "0"}, {RunID: runID, Seq: 1, Target: "t1", Part: "0"},
+	} {
+		d := webhook.New(place.RunID, place.Seq, place.Target, place.Part, "ping", now)
+		if got, ok := webhook.ParseDeliveryID(d.Shown()); !ok || got != place || strings.ContainsAny(d.Shown(), ".-") {
+			t.Errorf("%s is read as %+v, %t", d.Shown(), got, ok)
+		}
+	}
+	good := webhook.New(runID, 7, "t1", "0", "ping", now).Shown()
+	for _, bad := range []string{
+		"", "del_", good[:36], good[:37], good + "x", good + "_", strings.Replace(good, "_7_", "_07_", 1), strings.Replace(good, "_7_", "_-7_", 1),
+		strings.ToUpper(good), "run" + good[3:], strings.Replace(good, "_7_t1", "_7_", 1),
+	} {
+		if got, ok := webhook.ParseDeliveryID(bad); ok {
+			t.Errorf("%q is read as %+v", bad, got)
+		}
+	}
+}
+
+func FuzzParseDeliveryID(f *testing.F) {
+	f.Add(webhook.New(id.New(), 7, id.New(), "0ab", "ping", now).Shown())
+	f.Add("del_")
+	f.Fuzz(func(t *testing.T, shown string) {
+		p, ok := webhook.ParseDeliveryID(shown)
+		if ok && webhook.New(p.RunID, p.Seq, p.Target, p.Part, "", now).Shown() != shown {
+			t.Errorf("%q is read as %+v", shown, p)
+		}
+	})
 }
