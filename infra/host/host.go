@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -92,8 +93,8 @@ func (h *Host) eat(ctx context.Context, f infra.Function) {
 	}
 }
 
-// feed invokes the function with one batch, and deletes what it does not report as failed. A function that fails keeps
-// the whole batch in the queue.
+// feed invokes the function with one batch, and deletes what it does not report as failed. A function that fails, or
+// reports what it was not given, keeps the whole batch in the queue, as with Lambda.
 func (h *Host) feed(ctx context.Context, f infra.Function, q queue.Queue, batch []queue.Received) {
 	ctx = context.WithoutCancel(ctx) // what began is let finish, as by Lambda
 	answer, err := h.call(ctx, f, batchEvent(f.Eats.Queue, batch))
@@ -108,6 +109,10 @@ func (h *Host) feed(ctx context.Context, f infra.Function, q queue.Queue, batch 
 	}
 	failed := make(map[string]bool, len(response.BatchItemFailures))
 	for _, item := range response.BatchItemFailures {
+		if !slices.ContainsFunc(batch, func(m queue.Received) bool { return m.ID == item.ItemIdentifier }) {
+			h.log().Error("an answer names a message that was not in the batch; all of them come back", "function", f.Name, "message", item.ItemIdentifier)
+			return
+		}
 		failed[item.ItemIdentifier] = true
 	}
 	for _, m := range batch {

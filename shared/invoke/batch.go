@@ -58,10 +58,12 @@ func (b batchHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error
 	}
 	all.Wait()
 
-	// Lambda takes a missing list for "all failed", so it is empty rather than absent.
+	// Lambda takes a missing list for "all failed", so it is empty rather than absent. A message that came twice is named once.
 	answer := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
+	named := map[string]bool{}
 	for i, m := range event.Records {
-		if failed[i] {
+		if failed[i] && !named[m.MessageId] {
+			named[m.MessageId] = true
 			answer.BatchItemFailures = append(answer.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		}
 	}

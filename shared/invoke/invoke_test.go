@@ -302,6 +302,10 @@ func TestBatchAnswers(t *testing.T) {
 			hidden: map[string]time.Duration{"receipt of panic": 30 * time.Second}},
 		{name: "what can neither be hidden nor buried is reported all the same",
 			batch: []string{"a", "retry", "drop"}, queue: errors.New("queue is down"), failed: []string{"retry", "drop"}},
+		{name: "all may fail", batch: []string{"again", "panic", "retry"}, failed: []string{"again", "panic", "retry"},
+			hidden: map[string]time.Duration{"receipt of again": 0, "receipt of panic": 30 * time.Second, "receipt of retry": 5 * time.Minute}},
+		{name: "a message that came twice is reported once", batch: []string{"again", "a", "again"}, failed: []string{"again"},
+			hidden: map[string]time.Duration{"receipt of again": 0}},
 		{name: "a hidden message whose receipt no longer holds is reported",
 			batch: []string{"retry"}, queue: fault.New(fault.NotFound, "gone"), failed: []string{"retry"}},
 	}
