@@ -46,8 +46,12 @@ type Function struct {
 	closed  bool
 }
 
-// Process is a process of a function, for those who do something to it by a signal. N counts them from 1.
-type Process struct{ N, PID int }
+// Process is a process of a function, for those who do something to it by a signal. N counts them from 1; Idle says that
+// it waits for work.
+type Process struct {
+	N, PID int
+	Idle   bool
+}
 
 // Processes gives the processes that are alive, in the order in which they were started.
 func (f *Function) Processes() []Process {
@@ -59,7 +63,7 @@ func (f *Function) Processes() []Process {
 		case <-p.gone:
 			delete(f.all, p)
 		default:
-			alive = append(alive, Process{p.n, p.command.Process.Pid})
+			alive = append(alive, Process{p.n, p.command.Process.Pid, slices.Contains(f.idle, p)})
 		}
 	}
 	slices.SortFunc(alive, func(a, b Process) int { return a.N - b.N })

@@ -177,7 +177,7 @@ func TestProcessesAreCountedAndTheDeadAreNotThere(t *testing.T) {
 		if _, err := invoke(t, f, "say", time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		if there := f.Processes(); len(there) != 1 || there[0].N != n || there[0].PID == 0 {
+		if there := f.Processes(); len(there) != 1 || there[0].N != n || there[0].PID == 0 || !there[0].Idle {
 			t.Errorf("got the processes %v, want number %d", there, n)
 		}
 		if got, err := invoke(t, f, "number", time.Minute); err != nil || got != fmt.Sprintf(`"%d"`, n) {
