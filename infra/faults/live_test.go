@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -273,50 +271,6 @@ func (l *live) judge(ids []string) (events int, states map[run.State]int) {
 		}
 	}
 	return len(known), states
-}
-
-// TestManyRunsOnABadDay has one call in a hundred go wrong, of every kind: stores, queues, the model, the receivers.
-func TestManyRunsOnABadDay(t *testing.T) {
-	t.Parallel()
-	many, atOnce := 200, 20
-	if *soak {
-		many, atOnce = 10_000, 100
-	}
-	bad := mean.New(5)
-	bad.Odds = mean.Odds{Fail: 0.01, Stale: 0.01, Double: 0.01, Late: 0.01, Lateness: time.Second, Short: 0.01}
-	oneIn100 := func(n int) int { return rand.IntN(100 * n) }
-	l := open(t, onSQLite, bad, nil, chain(1), func(scripted.Request) scripted.Reply {
-		switch oneIn100(1) {
-		case 0:
-			return []scripted.Reply{scripted.Fail(500, "out of order"), {Drop: true}, {Raw: `{"choices": [{"mess`}, scripted.Fail(429, "slow down")}[rand.IntN(4)]
-		}
-		return scripted.Text("Forged.")
-	})
-	l.flaw = func() int {
-		if oneIn100(1) == 0 {
-			return []int{500, 503, -1}[rand.IntN(3)]
-		}
-		return 0
-	}
-	began := time.Now()
-	ids := make([]string, many)
-	var starting sync.WaitGroup
-	for w := range atOnce {
-		starting.Go(func() {
-			for i := w; i < many; i += atOnce {
-				ids[i] = l.start(fmt.Sprintf("run-%05d", i))
-			}
-		})
-	}
-	starting.Wait()
-	l.rest(ids)
-	told, states := l.judge(ids)
-	t.Logf("%d runs in %s on the wall and %s on the clock ended %v; %d of %d event ids were received",
-		many, time.Since(began).Round(time.Second), l.now().Sub(began).Round(time.Minute), states, len(l.heard), told)
-	row{what: t.Name(), faults: bad.Faults(), runs: many, lost: told - len(l.heard), twice: l.doubled}.tell(t)
-	if len(l.heard) != told {
-		t.Error("the events that were told are not those of the journals")
-	}
 }
 
 // TestLongerThanAnInvocation has an invocation end after three seconds, on both homes.
