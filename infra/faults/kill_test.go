@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,6 +71,53 @@ func TestKilledProcessesLoseNothing(t *testing.T) {
 	t.Logf("%d kills in %s; %d times a run was under way, and %d of %d were missed for more than %s; %d runs were given up after five kills in a row; the machine stood still for %s",
 		kills, took.Round(time.Second), cut, m.late, m.recoveries, recovery, blamed, m.stood.Round(time.Millisecond))
 	row{what: t.Name(), kills: kills, runs: len(m.all()), owners: repeated, cut: cutCalls, lost: lost, twice: doubled, slowest: m.slowest}.tell(t)
+}
+
+// TestAFrozenProcessIsItsOwnZombie freezes the process until all its leases are over, again and again. Nobody else can take its runs
+// over, for it holds the file; but when it wakes, its sweeper finds leases that have run out, and its queue messages that
+// nobody renewed, so its own runner takes over what its own owners still work on.
+func TestAFrozenProcessIsItsOwnZombie(t *testing.T) {
+	t.Parallel()
+	freezes, atOnce := 1, 8
+	if *soak {
+		freezes, atOnce = 12, 16
+	}
+	m := newMachine(t, chain(4), func(scripted.Request) scripted.Reply {
+		return scripted.Reply{Text: "Forged.", Wait: in(time.Duration(rand.IntN(150)) * time.Millisecond)}
+	})
+	m.start()
+	stop := m.work(atOnce)
+	under := 0
+	for range freezes {
+		<-in(time.Duration(300+rand.IntN(1000)) * time.Millisecond)
+		if err := m.process.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		<-in(recovery)
+		m.killed()
+		m.woke(m.name())
+		under += m.miss("")
+		if err := m.process.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	m.kill()
+	runs := m.open()
+	owners, zombies, cut := m.judgeCalls(runs)
+	lost, doubled, blamed := m.judgeRuns(runs)
+	taken := 0
+	for _, j := range m.all() {
+		r, err := runs.Get(t.Context(), j.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Epoch > 1 {
+			taken++
+		}
+	}
+	t.Logf("frozen %d times, with %d runs under way; %d runs were taken over, %d given up", freezes, under, taken, blamed)
+	row{what: t.Name(), kills: freezes, runs: len(m.all()), owners: owners, zombies: zombies, cut: cut, lost: lost, twice: doubled, slowest: m.slowest}.tell(t)
 }
 
 // TestAPoisonRunDiesAlone has a run that kills the process whenever it asks the model, among others whose calls take so long
