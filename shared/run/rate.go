@@ -2,11 +2,9 @@ package run
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
-	"muster/shared/crew"
 	"muster/shared/fault"
 	"muster/shared/record"
 )
@@ -18,28 +16,23 @@ type Rate struct {
 	Reset time.Duration
 }
 
-// minute counts the kickoffs of one minute.
-type minute struct {
-	Minute int64 `json:"minute"`
-	Count  int   `json:"count"`
-}
-
 // countKickoff counts a kickoff where they are limited, and gives the rate that binds first. One too many is
 // fault.TooMany. Without a limit it reads and writes nothing.
-func (s *Service) countKickoff(ctx context.Context, d crew.Deployment) (rate *Rate, err error) {
+func (s *Service) countKickoff(ctx context.Context, q StartRequest) (rate *Rate, err error) {
 	for _, of := range []struct {
 		part, whose string
 		most        int
 	}{
-		{gate('d', d.ID), "This deployment", d.Traffic.MaxKickoffsPerMinute},
-		{gate('w', d.WorkspaceID), "This workspace", s.Traffic.MaxKickoffsPerMinute},
+		{gate('t', q.Trigger), "This trigger", q.Traffic.MaxKickoffsPerMinute},
+		{gate('d', q.Deployment.ID), "This deployment", q.Deployment.Traffic.MaxKickoffsPerMinute},
+		{gate('w', q.Deployment.WorkspaceID), "This workspace", s.Traffic.MaxKickoffsPerMinute},
 	} {
 		if of.most == 0 {
 			continue
 		}
-		left, reset, err := s.count(ctx, of.part, of.most)
+		left, reset, err := record.CountMinute(ctx, s.Store, record.Key{Part: of.part, Sort: "RATE"}, s.now, of.most)
 		if err != nil {
-			return rate, err
+			return rate, fmt.Errorf("count a kickoff: %w", err)
 		}
 		if rate == nil || left < rate.Remaining {
 			rate = &Rate{of.most, max(left, 0), reset}
@@ -51,42 +44,4 @@ func (s *Service) countKickoff(ctx context.Context, d crew.Deployment) (rate *Ra
 		}
 	}
 	return rate, nil
-}
-
-// count adds one to the count of this minute and gives how many are left, -1 when there were none.
-func (s *Service) count(ctx context.Context, part string, most int) (left int, reset time.Duration, err error) {
-	for {
-		now := s.now()
-		m := minute{Minute: now.Unix() / 60}
-		reset = time.Unix((m.Minute+1)*60, 0).Sub(now)
-		rec, err := s.Store.Get(ctx, record.Key{Part: part, Sort: "RATE"})
-		switch {
-		case fault.Is(err, fault.NotFound):
-			rec = record.Record{Key: record.Key{Part: part, Sort: "RATE"}}
-		case err != nil:
-			return 0, 0, fmt.Errorf("read how many kickoffs there were: %w", err)
-		default:
-			var there minute
-			if err := json.Unmarshal(rec.Body, &there); err != nil {
-				return 0, 0, fmt.Errorf("decode how many kickoffs there were: %w", err)
-			}
-			if there.Minute >= m.Minute {
-				m = there
-			}
-		}
-		if m.Count >= most {
-			return -1, reset, nil
-		}
-		m.Count++
-		rec.Body, rec.Expires = []byte(encode(m)), now.Add(time.Hour)
-		// A write whose answer is lost may count twice: sooner too few kickoffs than too many.
-		_, err = s.Store.Put(ctx, rec)
-		if fault.Is(err, fault.Conflict) || fault.KindOf(err) == fault.Internal && s.pause(ctx, 10*time.Millisecond) == nil {
-			continue
-		}
-		if err != nil {
-			return 0, 0, fmt.Errorf("count a kickoff: %w", err)
-		}
-		return most - m.Count, reset, nil
-	}
 }

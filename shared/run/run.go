@@ -19,7 +19,9 @@ type Run struct {
 	VersionNumber int    `json:"version_number"`
 	Environment   string `json:"environment"`
 	// Origin says what started the run: "api", "trigger", "schedule".
-	Origin    string    `json:"origin"`
+	Origin string `json:"origin"`
+	// Trigger is the id of the trigger that started it, "" for none.
+	Trigger   string    `json:"trigger,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 
 	// State, StartedAt (first claim), EndedAt and Error (a sentence, failed runs only) are copies for lists.
@@ -38,15 +40,20 @@ type Run struct {
 
 	// WaitsAfter is the number of the newest page when the run last began to wait for a person.
 	WaitsAfter int `json:"waits_after,omitempty"`
-	// Gates are the lists where the run needs a slot: "d" for its deployment's, "w" for its workspace's.
+	// Gates are the lists where the run needs a slot: "t" for its trigger's, "d" for its deployment's, "w" for its workspace's.
 	Gates string `json:"gates,omitempty"`
 
-	// The inbox: a wish to stop, answers by the id of their question, and until when somebody watches live.
+	// The inbox: a wish to stop, answers by the id of their question, and until when somebody watches live, and wants to see
+	// the answers of models grow.
 	Cancel       bool              `json:"cancel,omitempty"`
 	Answers      map[string]Answer `json:"answers,omitempty"`
 	WatchedUntil time.Time         `json:"watched_until,omitzero"`
+	ChunksUntil  time.Time         `json:"chunks_until,omitzero"`
 	// Targets names the reply that came with other targets than the kickoff's, "" for none.
 	Targets string `json:"targets,omitempty"`
+
+	// Withdrawn says that the run was taken back before anybody began it. It has no pages.
+	Withdrawn bool `json:"withdrawn,omitempty"`
 
 	// Told says that every delivery of the end page has its record.
 	Told bool `json:"told,omitempty"`
@@ -56,6 +63,8 @@ type Run struct {
 
 	// Rate is how many kickoffs are left; only Start says so, and only where they are limited.
 	Rate *Rate `json:"-"`
+	// Before says that an earlier request with the same key started the run; only Start says so.
+	Before bool `json:"-"`
 
 	rev int64
 }

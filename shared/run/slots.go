@@ -13,10 +13,10 @@ import (
 	"muster/shared/record"
 )
 
-// Where concurrent runs are limited there is a list of runs, in one record: a deployment's and a workspace's. The first
-// Max of a list have a slot; those behind wait for one, in their order. A run enters the list of its deployment, and when
-// it has a slot there, that of its workspace; so two lists never wait for each other. It leaves both before its item says
-// that it is over, and after it says that it waits for a person. Whoever takes a run off a list knocks for the one that
+// Where concurrent runs are limited there is a list of runs, in one record: a trigger's, a deployment's, a workspace's. The
+// first Max of a list have a slot; those behind wait for one, in their order. A run enters the list of its trigger, when it
+// has a slot there that of its deployment, and then that of its workspace; so two lists never wait for each other. It leaves
+// all before its item says that it is over, and after it says that it waits for a person or was withdrawn. Whoever takes a run off a list knocks for the one that
 // gets its slot.
 //
 // A death may leave a run on a list: one that never came to be, or one that waits or is over. Whoever finds a list full
@@ -47,13 +47,16 @@ const unborn = time.Minute
 // slotGrace is how often a run that waits for a slot is looked after, should the knock have been lost.
 const slotGrace = 5 * time.Minute
 
-// gate gives the partition of the list of a deployment ('d') or a workspace ('w').
+// gate gives the partition of the list of a trigger ('t'), a deployment ('d') or a workspace ('w').
 func gate(kind byte, id string) string { return "S#" + string(kind) + "/" + id }
 
 func slotsKey(part string) record.Key { return record.Key{Part: part, Sort: "SLOTS"} }
 
 // gates gives the lists where a run needs a slot, in the order in which it enters them.
 func (r Run) gates() (parts []string) {
+	if strings.Contains(r.Gates, "t") {
+		parts = append(parts, gate('t', r.Trigger))
+	}
 	if strings.Contains(r.Gates, "d") {
 		parts = append(parts, gate('d', r.DeploymentID))
 	}
@@ -78,17 +81,18 @@ func (l *slots) holders() []slot {
 	return l.Runs[:min(l.Max, len(l.Runs))]
 }
 
-// enterAll enters a new run into the lists that are kept for its deployment and workspace. admitted says whether it has
-// every slot. fault.TooMany: it has not, and must not wait.
-func (s *Service) enterAll(ctx context.Context, r *Run, own crew.Traffic) (admitted bool, err error) {
+// enterAll enters a new run into the lists that are kept for its trigger, deployment and workspace. admitted says whether it
+// has every slot. fault.TooMany: it has not, and must not wait.
+func (s *Service) enterAll(ctx context.Context, r *Run, q StartRequest) (admitted bool, err error) {
 	bounds := []crew.Traffic{}
-	if own.MaxConcurrentRuns > 0 {
-		r.Gates += "d"
-		bounds = append(bounds, own)
-	}
-	if s.Traffic.MaxConcurrentRuns > 0 {
-		r.Gates += "w"
-		bounds = append(bounds, s.Traffic)
+	for _, of := range []struct {
+		gate  string
+		bound crew.Traffic
+	}{{"t", q.Traffic}, {"d", q.Deployment.Traffic}, {"w", s.Traffic}} {
+		if of.bound.MaxConcurrentRuns > 0 {
+			r.Gates += of.gate
+			bounds = append(bounds, of.bound)
+		}
 	}
 	gates := r.gates()
 	for i, part := range gates {

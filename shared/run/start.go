@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"muster/shared/crew"
@@ -26,11 +25,13 @@ type StartRequest struct {
 	Meta json.RawMessage
 	// Targets carry their Authorization in clear; Start seals it.
 	Targets []Target
-	// IdempotencyKey makes a repeated request give the same run for 24 hours; "" is none. BodyDigest tells a repetition
-	// from another request with the same key.
+	// IdempotencyKey makes a repeated request give the same run for KeyLife, 24 hours unless given; "" is none. BodyDigest
+	// tells a repetition from another request with the same key.
 	IdempotencyKey, BodyDigest string
-	// Origin says what starts the run, "api" unless given.
-	Origin string
+	KeyLife                    time.Duration
+	// Origin says what starts the run, "api" unless given; Trigger is the trigger's id, and Traffic bounds its runs.
+	Origin, Trigger string
+	Traffic         crew.Traffic
 	// Limits bind the run beside those of the deployment.
 	Limits crew.Limits
 	// Version is another one than the environment's; nil is none.
@@ -40,7 +41,7 @@ type StartRequest struct {
 	Kept map[string]Kept
 }
 
-// keyLife is how long an idempotency key is remembered.
+// keyLife is how long an idempotency key is remembered unless a request says otherwise.
 const keyLife = 24 * time.Hour
 
 // queuedGrace is how long a queued run's message may be under way before the sweeper sends another.
@@ -67,15 +68,14 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 	if err := q.Limits.Check(); err != nil {
 		return Run{}, err
 	}
-	if missing := version.MissingInputs(q.Inputs); len(missing) > 0 {
-		return Run{}, fault.New(fault.Missing, "Missing inputs: %s", strings.Join(missing, ", ")).
-			With(map[string]any{"missing_inputs": missing})
+	if err := version.Check(q.Inputs); err != nil {
+		return Run{}, err
 	}
 
 	now := s.now().UTC().Truncate(time.Millisecond)
 	r := Run{
 		ID: id.New(), WorkspaceID: q.Deployment.WorkspaceID, DeploymentID: q.Deployment.ID, VersionID: version.VersionID,
-		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
+		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, Trigger: q.Trigger, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
 	}
 	if q.IdempotencyKey != "" {
 		runID, err := s.reserve(ctx, q, r)
@@ -88,18 +88,19 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 				s.knockFor(ctx, before) // whoever asked first may have died before it could
 			}
 			if !fault.Is(err, fault.NotFound) {
+				before.Before = true
 				return before, err
 			}
 			r.ID = runID // the request that reserved the id did not get as far as the run
 		}
 	}
 
-	rate, err := s.countKickoff(ctx, q.Deployment)
+	rate, err := s.countKickoff(ctx, q)
 	r.Rate = rate
 	if err != nil {
 		return r, err
 	}
-	admitted, err := s.enterAll(ctx, &r, q.Deployment.Traffic)
+	admitted, err := s.enterAll(ctx, &r, q)
 	if err != nil {
 		return r, err
 	}
@@ -109,7 +110,7 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 	if err := s.put(ctx, &r); err != nil {
 		if there, ok := record.Current(err); ok {
 			before, err := decodeRun(there)
-			before.Rate = rate
+			before.Rate, before.Before = rate, true
 			return before, err
 		}
 		return Run{}, fmt.Errorf("put run %s: %w", r.ID, err)
@@ -176,28 +177,41 @@ type reservation struct {
 	Body string `json:"body"`
 }
 
-// reserve gives the id of the run that the key stands for: that of r when the key is new.
+// reserve gives the id of the run that the key stands for: that of r when the key is new, or stands for a run that was
+// withdrawn.
 func (s *Service) reserve(ctx context.Context, q StartRequest, r Run) (string, error) {
+	if q.KeyLife == 0 {
+		q.KeyLife = keyLife
+	}
 	sum := sha256.Sum256([]byte(q.IdempotencyKey))
 	body := encode(reservation{r.ID, q.BodyDigest})
 	rec := record.Record{
 		Key:  record.Key{Part: "I#" + q.Deployment.ID, Sort: hex.EncodeToString(sum[:])},
-		Body: []byte(body), Expires: r.CreatedAt.Add(keyLife),
+		Body: []byte(body), Expires: r.CreatedAt.Add(q.KeyLife),
 	}
-	_, err := s.repeat(ctx, func() (int64, error) { return s.Store.Put(ctx, rec) }, rec.Body)
-	there, taken := record.Current(err)
-	if !taken {
-		if err != nil {
-			return "", fmt.Errorf("reserve an idempotency key: %w", err)
+	for {
+		_, err := s.repeat(ctx, func() (int64, error) { return s.Store.Put(ctx, rec) }, rec.Body)
+		there, taken := record.Current(err)
+		if !taken {
+			if err != nil {
+				return "", fmt.Errorf("reserve an idempotency key: %w", err)
+			}
+			return r.ID, nil
 		}
-		return r.ID, nil
+		var first reservation
+		if err := json.Unmarshal(there.Body, &first); err != nil {
+			return "", fmt.Errorf("decode an idempotency key: %w", err)
+		}
+		if first.Body != q.BodyDigest {
+			return "", fault.New(fault.Conflict, "This Idempotency-Key was used with another request body in the last 24 hours.")
+		}
+		before, err := s.Get(ctx, first.Run)
+		if !before.Withdrawn {
+			if err != nil && !fault.Is(err, fault.NotFound) {
+				return "", err
+			}
+			return first.Run, nil
+		}
+		rec.Rev = there.Rev
 	}
-	var first reservation
-	if err := json.Unmarshal(there.Body, &first); err != nil {
-		return "", fmt.Errorf("decode an idempotency key: %w", err)
-	}
-	if first.Body != q.BodyDigest {
-		return "", fault.New(fault.Conflict, "This Idempotency-Key was used with another request body in the last 24 hours.")
-	}
-	return first.Run, nil
 }
