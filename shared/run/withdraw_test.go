@@ -2,6 +2,7 @@ package run_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -47,16 +48,15 @@ func TestWithdraw(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mem.Before = func(rec record.Record) error {
+		s.Store = meddled{mem, func(rec record.Record) {
 			if rec.Sort != "RUN" || !bytes.Contains(rec.Body, []byte(`"withdrawn":true`)) {
-				return nil
+				return
 			}
-			mem.Before = nil
+			s.Store = mem
 			if _, err := s.Claim(t.Context(), r.ID); err != nil {
 				t.Error(err)
 			}
-			return nil
-		}
+		}}
 		got, err := s.Withdraw(t.Context(), r.ID, "Nobody began it.")
 		if err != nil || got.Withdrawn || got.StartedAt.IsZero() || got.State != run.Running {
 			t.Errorf("got %+v, %v", got, err)
@@ -129,4 +129,15 @@ func newService(t *testing.T) (*run.Service, *storetest.Memory, crew.Deployment)
 	mem := &storetest.Memory{}
 	d := crew.Deployment{ID: "01a20000-0000-7000-8000-000000000001", WorkspaceID: "w", Environments: map[string]crew.Pointer{"production": {VersionID: "v1", Number: 1}}}
 	return &run.Service{Store: mem, Runs: none{}, Deliveries: none{}}, mem, d
+}
+
+// meddled is a store where somebody does something before each put.
+type meddled struct {
+	record.Store
+	before func(record.Record)
+}
+
+func (m meddled) Put(ctx context.Context, r record.Record) (int64, error) {
+	m.before(r)
+	return m.Store.Put(ctx, r)
 }
