@@ -3,9 +3,7 @@ package ampwire
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -19,9 +17,6 @@ import (
 	"muster/shared/run"
 	"muster/shared/workspace"
 )
-
-// maxKey is how long an Idempotency-Key may be.
-const maxKey = 255
 
 type kickoffReply struct {
 	KickoffID string `json:"kickoff_id"`
@@ -39,9 +34,9 @@ func (w *Wire) kickoff(rw http.ResponseWriter, r *http.Request, c workspace.Call
 	if err := w.checkTargets(k.targets); err != nil {
 		return err
 	}
-	key := r.Header.Get("Idempotency-Key")
-	if len(key) > maxKey {
-		return fault.New(fault.Invalid, "The Idempotency-Key is longer than %d characters.", maxKey)
+	key, digest, err := httpapi.Idempotency(r, "kickoff", body)
+	if err != nil {
+		return err
 	}
 	d, err := w.deployment(r, c)
 	if err != nil {
@@ -51,10 +46,9 @@ func (w *Wire) kickoff(rw http.ResponseWriter, r *http.Request, c workspace.Call
 	if err != nil {
 		return err
 	}
-	digest := sha256.Sum256(body)
 	started, err := w.Runs.Start(r.Context(), run.StartRequest{
 		Deployment: d, Inputs: k.inputs, Meta: k.meta, Targets: k.targets, Limits: k.limits, Of: restored.Of, Kept: restored.Kept,
-		IdempotencyKey: key, BodyDigest: hex.EncodeToString(digest[:]),
+		IdempotencyKey: key, BodyDigest: digest,
 	})
 	if l := started.Rate; l != nil {
 		httpapi.Rate(rw, l.Limit, l.Remaining, l.Reset)

@@ -1,8 +1,6 @@
 package deploywire
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"maps"
 	"net/http"
 	"slices"
@@ -49,16 +47,14 @@ func (w *Wire) rerun(rw http.ResponseWriter, r *http.Request, c workspace.Caller
 	if err != nil {
 		return err
 	}
-	key := r.Header.Get("Idempotency-Key")
-	if len(key) > maxKey {
-		return fault.New(fault.Invalid, "The Idempotency-Key is longer than %d characters.", maxKey)
-	}
 	earlier, err := w.run(r, c)
 	if err != nil {
 		return err
 	}
-	digest := sha256.Sum256(append([]byte(earlier.ID+"\n"), body...))
-	q.Run, q.IdempotencyKey, q.BodyDigest = earlier.ID, key, hex.EncodeToString(digest[:])
+	q.Run = earlier.ID
+	if q.IdempotencyKey, q.BodyDigest, err = httpapi.Idempotency(r, "rerun/"+earlier.ID, body); err != nil {
+		return err
+	}
 	started, outputs, err := w.Runs.Rerun(r.Context(), q)
 	showRate(rw, started)
 	if err != nil {

@@ -2,8 +2,6 @@ package deploywire
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -26,9 +24,6 @@ type startReply struct {
 	Status        string `json:"status"`
 }
 
-// maxKey is how long an Idempotency-Key may be.
-const maxKey = 255
-
 func (w *Wire) startRun(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
 	o, body, err := httpapi.ReadObject(r, httpapi.MaxBody)
 	if err != nil {
@@ -50,17 +45,16 @@ func (w *Wire) startRun(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	if err != nil {
 		return err
 	}
-	key := r.Header.Get("Idempotency-Key")
-	if len(key) > maxKey {
-		return fault.New(fault.Invalid, "The Idempotency-Key is longer than %d characters.", maxKey)
+	key, digest, err := httpapi.Idempotency(r, "runs", body)
+	if err != nil {
+		return err
 	}
 	d, err := w.chosen(r.Context(), shown, c)
 	if err != nil {
 		return err
 	}
-	digest := sha256.Sum256(body)
 	started, err := w.Runs.Start(r.Context(), run.StartRequest{
-		Deployment: d, Environment: environment, Inputs: input, Limits: limits, IdempotencyKey: key, BodyDigest: hex.EncodeToString(digest[:]),
+		Deployment: d, Environment: environment, Inputs: input, Limits: limits, IdempotencyKey: key, BodyDigest: digest,
 	})
 	showRate(rw, started)
 	if err != nil {
