@@ -267,6 +267,19 @@ func TestAnEndlessBodyCostsWhatTheCapSays(t *testing.T) {
 	}
 }
 
+func TestAReceiverThatTakesNothingIsGivenUp(t *testing.T) {
+	c := New(Options{AllowLoopback: true})
+	url := "http://" + guardtest.Deaf(t)
+	for _, size := range []int{10, 32 << 20} {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		r, _ := http.NewRequestWithContext(ctx, "POST", url, strings.NewReader(strings.Repeat("x", size)))
+		if _, err := c.Do(r); Class(err) != Timeout {
+			t.Errorf("%d bytes: class %q, %v", size, Class(err), err)
+		}
+		cancel()
+	}
+}
+
 type counting struct {
 	io.ReadCloser
 	n int
