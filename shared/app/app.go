@@ -24,6 +24,7 @@ import (
 	"muster/shared/record"
 	"muster/shared/run"
 	"muster/shared/runner"
+	"muster/shared/schedule"
 	"muster/shared/sweep"
 	"muster/shared/workspace"
 )
@@ -93,7 +94,7 @@ func New(b Backends) *App {
 func (a *App) HTTP() http.Handler {
 	amp := &ampwire.Wire{Runs: a.Runs, Crews: a.Crews, CheckURL: a.client.CheckURL, Note: a.modelNote, Now: a.b.Now}
 	deploy := &deploywire.Wire{
-		Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Now: a.b.Now,
+		Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Schedules: a.schedules(), Now: a.b.Now,
 		Queues: []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}},
 	}
 	return httpapi.API{
@@ -150,10 +151,15 @@ func (a *App) link(r run.Run, q run.Asked, answer string) (string, error) {
 	return deploywire.ApprovalURL(a.b.PublicURL, q.ID, answer, token), nil
 }
 
+func (a *App) schedules() *schedule.Schedules {
+	return &schedule.Schedules{Store: a.b.Records, Crews: a.Crews, Runs: a.Runs, Now: a.b.Now}
+}
+
 // Sweep looks after everything that is due.
 func (a *App) Sweep(ctx context.Context) error {
 	s := sweep.Sweeper{
-		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Report: a.b.Report, Now: a.b.Now, Log: a.b.Log,
+		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Schedule: a.schedules().Wake,
+		Report: a.b.Report, Now: a.b.Now, Log: a.b.Log,
 	}
 	return s.Sweep(ctx)
 }

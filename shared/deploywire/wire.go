@@ -14,15 +14,17 @@ import (
 	"muster/shared/fault"
 	"muster/shared/httpapi"
 	"muster/shared/run"
+	"muster/shared/schedule"
 	"muster/shared/workspace"
 )
 
 // Wire serves the routes.
 type Wire struct {
-	Runs   *run.Service
-	Crews  *crew.Store
-	Tokens *workspace.Tokens
-	Sealer *workspace.Sealer
+	Runs      *run.Service
+	Crews     *crew.Store
+	Tokens    *workspace.Tokens
+	Sealer    *workspace.Sealer
+	Schedules *schedule.Schedules
 	// Queues are those whose dead letters /v1/dlq is about.
 	Queues []NamedQueue
 	// Now is the clock, time.Now unless set.
@@ -76,6 +78,12 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "PATCH", Path: "/v1/deployments/{id}", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.changeDeployment},
 		{Method: "POST", Path: "/v1/deployments/{id}/versions", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.addVersion},
 		{Method: "PUT", Path: "/v1/deployments/{id}/environments/{environment}", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.promote},
+		{Method: "POST", Path: "/v1/deployments/{id}/schedules", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.createSchedule},
+		{Method: "GET", Path: "/v1/deployments/{id}/schedules", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listSchedules},
+		{Method: "GET", Path: "/v1/deployments/{id}/schedules/{schedule}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getSchedule},
+		{Method: "PATCH", Path: "/v1/deployments/{id}/schedules/{schedule}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.changeSchedule},
+		{Method: "DELETE", Path: "/v1/deployments/{id}/schedules/{schedule}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.deleteSchedule},
+		{Method: "POST", Path: "/v1/deployments/{id}/schedules/{schedule}/run", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.runSchedule},
 		{Method: "POST", Path: "/v1/runs", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.startRun},
 		{Method: "GET", Path: "/v1/runs", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listRuns},
 		{Method: "GET", Path: "/v1/runs/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getRun},

@@ -22,6 +22,7 @@ import (
 	"muster/shared/id"
 	"muster/shared/record"
 	"muster/shared/run"
+	"muster/shared/schedule"
 	"muster/shared/sqlite"
 	"muster/shared/sqlite/sqlitetest"
 	"muster/shared/workspace"
@@ -34,6 +35,7 @@ type bench struct {
 	crews       *crew.Store
 	tokens      *workspace.Tokens
 	sealer      *workspace.Sealer
+	schedules   *schedule.Schedules
 	queues      []deploywire.NamedQueue
 	workspaceID string
 	token       string
@@ -57,7 +59,8 @@ func newBench(t *testing.T) *bench {
 	}
 	b.token = b.mint(workspace.Caller{Kind: workspace.Workspace, WorkspaceID: b.workspaceID})
 	b.queues = []deploywire.NamedQueue{{Name: "runs", Queue: db.Queue("runs", sqlite.QueueOptions{})}, {Name: "deliveries", Queue: db.Queue("deliveries", sqlite.QueueOptions{})}}
-	wire := &deploywire.Wire{Runs: b.runs, Crews: b.crews, Tokens: b.tokens, Sealer: sealer, Queues: b.queues}
+	b.schedules = &schedule.Schedules{Store: db.Records(), Crews: b.crews, Runs: b.runs, Now: b.runs.Now}
+	wire := &deploywire.Wire{Runs: b.runs, Crews: b.crews, Tokens: b.tokens, Sealer: sealer, Queues: b.queues, Schedules: b.schedules}
 	b.handler = httpapi.API{Routes: wire.Routes(), Tokens: b.tokens, Fallback: deploywire.Dialect}.Handler()
 	return b
 }

@@ -69,7 +69,8 @@ func (s *Schedules) fire(ctx context.Context, c Schedule) error {
 			}
 		}
 	}
-	r, err := s.start(ctx, c, f.At.Format(time.RFC3339Nano))
+	// No header can have a zero byte, so no caller's key is like this one.
+	r, err := s.start(ctx, c, "schedule\x00"+c.ID+"\x00"+f.At.Format(time.RFC3339Nano))
 	if f.Run = r.ID; err != nil {
 		if fault.KindOf(err) == fault.Internal {
 			return err // nobody knows how it went: the next sweep finds out
@@ -99,16 +100,17 @@ func (p plan) newest(first, before time.Time) (firings []time.Time, next time.Ti
 	return []time.Time{first}, p.next(first)
 }
 
-// start starts a run for a schedule, the same one for the same name.
-func (s *Schedules) start(ctx context.Context, c Schedule, name string) (run.Run, error) {
+// keyLife is longer than any time for which nobody sweeps, with some hope.
+const keyLife = 60 * 24 * time.Hour
+
+// start starts a run for a schedule, the same one for the same key.
+func (s *Schedules) start(ctx context.Context, c Schedule, key string) (run.Run, error) {
 	d, err := s.Crews.Deployment(ctx, c.DeploymentID)
 	if err != nil {
 		return run.Run{}, err
 	}
 	q := run.StartRequest{
-		Deployment: d, Environment: c.Environment, Inputs: c.Inputs, Origin: Origin,
-		// No header can have a zero byte, so no caller's key is like ours.
-		IdempotencyKey: "schedule\x00" + c.ID + "\x00" + name,
+		Deployment: d, Environment: c.Environment, Inputs: c.Inputs, Origin: Origin, IdempotencyKey: key, KeyLife: keyLife,
 	}
 	if c.VersionNumber > 0 {
 		version, err := s.version(ctx, d, c)
@@ -120,13 +122,14 @@ func (s *Schedules) start(ctx context.Context, c Schedule, name string) (run.Run
 	return s.Runs.Start(ctx, q)
 }
 
-// RunNow starts a run as the schedule would. It is no firing: those go on as they were.
-func (s *Schedules) RunNow(ctx context.Context, deploymentID, scheduleID, name string) (run.Run, error) {
+// RunNow starts a run as the schedule would, the same one for the same idempotency key, unless that is "". It is no
+// firing: those go on as they were.
+func (s *Schedules) RunNow(ctx context.Context, deploymentID, scheduleID, key string) (run.Run, error) {
 	c, err := s.Get(ctx, deploymentID, scheduleID)
 	if err != nil {
 		return run.Run{}, err
 	}
-	return s.start(ctx, c, "now\x00"+name)
+	return s.start(ctx, c, key)
 }
 
 // errElsewhere says that another sweeper was quicker.

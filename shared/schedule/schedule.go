@@ -213,8 +213,11 @@ func (s *Schedules) settle(ctx context.Context, d crew.Deployment, c *Schedule, 
 	if err != nil || c.timing() == before.timing() {
 		return err
 	}
-	// A rate(…) fires when it begins, which may be now.
-	next := p.next(now.Add(-time.Millisecond))
+	after := now
+	if p.rate > 0 {
+		after = now.Add(-time.Millisecond) // it fires when it begins, which may be now
+	}
+	next := p.next(after)
 	if next.IsZero() {
 		return invalid("It never fires any more.")
 	}
