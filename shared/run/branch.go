@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,6 +52,10 @@ type Branch struct {
 	name    string
 	segment string // the boundary passed last: with a counter it names the next event
 	n       int
+
+	// hold is the right to what follows while a step is under way, because the owner may tell of it then. It is held while a
+	// live page is put.
+	hold    chan struct{}
 	now     time.Time
 	pending pending
 }
@@ -97,7 +103,7 @@ func (b *Branch) Recorded(key string) bool { return b.o.recorded(key) != nil }
 // Child begins a line of its own beside this one, to be used by one other goroutine. What waits in the parent goes
 // with the child's first page.
 func (b *Branch) Child(name string) *Branch {
-	c := &Branch{o: b.o, name: b.name + "/" + name, segment: b.segment, now: b.now, pending: b.pending}
+	c := &Branch{o: b.o, name: b.name + "/" + name, segment: b.segment, hold: make(chan struct{}, 1), now: b.now, pending: b.pending}
 	b.pending = pending{}
 	return c
 }
@@ -159,15 +165,17 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 		st.Open(e, attempt)
 	}
 	e.prompt = b.o.prompt(st)
-	if b.o.tellsNow(b.pending.events) {
-		if err := e.putLive(); err != nil {
-			return nil, err
-		}
+	b.o.begin(e)
+	e.tellOpening()
+	if e.err != nil {
+		b.o.finish(e)
+		return nil, e.err
 	}
 
 	doing, done := b.o.inTime(ctx)
 	v, err := st.Do(doing, e, attempt)
 	done()
+	b.o.finish(e)
 	if e.err != nil {
 		return nil, e.err
 	}
@@ -232,18 +240,28 @@ func (b *Branch) passed(key string, p *Page) {
 type Emitter struct {
 	b       *Branch
 	segment string
-	n       int
-	prompt  *Prompt
-
 	key     string
 	attempt int
-	told    time.Time // when chunks last went out
-	err     error
+
+	// What follows is for whoever holds the branch.
+	n      int
+	prompt *Prompt
+	said   bool      // something was emitted since the opening
+	over   bool      // the step is not under way any more
+	told   time.Time // when chunks last went out
+	err    error
 }
 
 // Emit drafts an event that goes with the step's page and gives its id.
 func (e *Emitter) Emit(d events.Draft, s Scope) string {
+	e.b.hold <- struct{}{}
+	defer func() { <-e.b.hold }()
+	return e.emit(d, s)
+}
+
+func (e *Emitter) emit(d events.Draft, s Scope) string {
 	e.n++
+	e.said = true
 	return e.b.emit(e.b.name+"/"+e.segment+"/"+strconv.Itoa(e.n), d, s)
 }
 
@@ -258,7 +276,9 @@ const chunkPause = 250 * time.Millisecond
 // Chunk emits a piece of a streamed answer. Pieces are collected and go out as live pages while the answer still comes,
 // at most one page per 250 ms.
 func (e *Emitter) Chunk(d events.Draft, s Scope) {
-	e.Emit(d, s)
+	e.b.hold <- struct{}{}
+	defer func() { <-e.b.hold }()
+	e.emit(d, s)
 	now := e.b.o.s.now()
 	if e.told.IsZero() {
 		e.told = now
@@ -267,6 +287,17 @@ func (e *Emitter) Chunk(d events.Draft, s Scope) {
 		e.told = now
 		e.err = e.putLive()
 	}
+}
+
+// tellOpening puts the opening of a step that is under way, if somebody is to be told of it now: before it is done, or when
+// the owner hears of somebody who watches. What the step itself has emitted is never told ahead of its result.
+func (e *Emitter) tellOpening() {
+	e.b.hold <- struct{}{}
+	defer func() { <-e.b.hold }()
+	if e.over || e.said || e.err != nil || !e.b.o.tellsNow(e.b.pending.events) {
+		return
+	}
+	e.err = e.putLive()
 }
 
 // putLive puts what waits before the step has its result. The step's page then continues the conversation of this one.
@@ -286,15 +317,54 @@ func (e *Emitter) putLive() error {
 }
 
 // Note is what the step target is told of this step.
-func (e *Emitter) Note(n Note) { e.b.pending.notes = append(e.b.pending.notes, n) }
+func (e *Emitter) Note(n Note) {
+	e.add(func(p *pending) { p.notes = append(p.notes, n) })
+}
 
 // Use adds a model call and its usage to the run's totals.
 func (e *Emitter) Use(model string, u Usage) {
-	e.b.pending.calls = append(e.b.pending.calls, call{model, u})
+	e.add(func(p *pending) { p.calls = append(p.calls, call{model, u}) })
 }
 
 // UseTool adds a tool call to the run's totals.
-func (e *Emitter) UseTool() { e.b.pending.tools++ }
+func (e *Emitter) UseTool() {
+	e.add(func(p *pending) { p.tools++ })
+}
+
+func (e *Emitter) add(to func(*pending)) {
+	e.b.hold <- struct{}{}
+	defer func() { <-e.b.hold }()
+	e.said = true
+	to(&e.b.pending)
+}
+
+// begin notes that a step is under way and has emitted its opening.
+func (o *Owner) begin(e *Emitter) {
+	e.said = false
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.under[e] = true
+}
+
+// finish gives the branch back to its own goroutine.
+func (o *Owner) finish(e *Emitter) {
+	o.mu.Lock()
+	delete(o.under, e)
+	o.mu.Unlock()
+	e.b.hold <- struct{}{}
+	defer func() { <-e.b.hold }()
+	e.over = true
+}
+
+// tellOpenings tells of the steps under way what was not told yet, because somebody watches now.
+func (o *Owner) tellOpenings() {
+	o.mu.Lock()
+	under := slices.Collect(maps.Keys(o.under))
+	o.mu.Unlock()
+	for _, e := range under {
+		e.tellOpening()
+	}
+}
 
 func digestOf(request any) (string, error) {
 	data, err := json.Marshal(request)

@@ -264,6 +264,9 @@ func (o *Owner) readInbox(ctx context.Context) error {
 			return ErrCanceled
 		}
 	}
+	if o.watched() {
+		o.tellOpenings()
+	}
 	return nil
 }
 
@@ -379,7 +382,7 @@ func (o *Owner) End(out Outcome, b *Branch) error {
 // Fail ends a run that its engine does not end itself: it was stopped, or cannot go on.
 // What before drafts is told first.
 func (o *Owner) Fail(out Outcome, before ...events.Draft) error {
-	b := &Branch{o: o, name: "main", segment: "end", now: o.created}
+	b := &Branch{o: o, name: "main", segment: "end", hold: make(chan struct{}, 1), now: o.created}
 	for _, d := range before {
 		b.Emit(d, Scope{Parent: o.kickoff})
 	}

@@ -82,6 +82,7 @@ type Owner struct {
 	tried map[string]tried     // by key: the attempts of earlier owners at steps without a result
 	open  map[string]bool      // by key: questions that were asked
 	lines map[string]conversed // by name: how far a conversation is in the journal
+	under map[*Emitter]bool    // the steps under way
 }
 
 // tried is what earlier owners made of a step that has no result.
@@ -112,7 +113,7 @@ func (o *Owner) Work() context.Context { return o.work }
 
 // Root gives the branch where the run begins.
 func (o *Owner) Root() *Branch {
-	return &Branch{o: o, name: "main", segment: "start", now: o.created}
+	return &Branch{o: o, name: "main", segment: "start", hold: make(chan struct{}, 1), now: o.created}
 }
 
 // Yield asks the branches to stop at their next boundary.
@@ -404,8 +405,15 @@ func (o *Owner) watched() bool {
 	return o.s.now().Before(o.run.WatchedUntil)
 }
 
+// wants says whether anybody asks for events of this type. Whoever watches asks for all but chunks, which are many.
 func (o *Owner) wants(eventType string) bool {
-	return o.watched() || slices.ContainsFunc(o.targets(), func(t Target) bool { return t.Asks(eventType) })
+	o.item.Lock()
+	until := o.run.WatchedUntil
+	if eventType == "llm_stream_chunk" {
+		until = o.run.ChunksUntil
+	}
+	o.item.Unlock()
+	return o.s.now().Before(until) || slices.ContainsFunc(o.targets(), func(t Target) bool { return t.Asks(eventType) })
 }
 
 // tellsNow says whether any of these events must go out before the step's result is there.
@@ -458,7 +466,7 @@ func (s *Service) newOwner(ctx context.Context, r Run, req Request, lease time.T
 	o := &Owner{
 		appender: make(chan struct{}, 1),
 		s:        s, ctx: ctx, id: r.ID, created: r.CreatedAt, expires: s.expires(r), epoch: r.Epoch, nonce: r.Nonce, req: req, run: r, lease: lease,
-		steps: map[string]*Page{}, tried: map[string]tried{}, open: map[string]bool{}, lines: map[string]conversed{},
+		steps: map[string]*Page{}, tried: map[string]tried{}, open: map[string]bool{}, lines: map[string]conversed{}, under: map[*Emitter]bool{},
 	}
 	o.work, o.stop = context.WithCancelCause(ctx)
 	return o

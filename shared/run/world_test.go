@@ -588,6 +588,8 @@ func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, z
 				})
 			case draw < 12:
 				w.start("sweeper", func(a *actor) { _, _ = a.service(real).Wake(a.ctx, r.ID) })
+			case draw < 15:
+				w.start("watcher", func(a *actor) { _ = a.service(real).Watch(a.ctx, r.ID, false) })
 			case draw < 20:
 				time.Sleep(time.Duration(w.rnd.IntN(90)) * time.Second)
 			case draw < 22 && random && w.faults > 0:
