@@ -61,9 +61,14 @@ type DeliveryMessage struct {
 // Message makes the queue's message of a knock.
 func (m RunMessage) Message() queue.Message { return queue.Message{Body: encode(m), Group: m.Run} }
 
-// Message makes the queue's message. Its group is the target: a slow one is nobody else's matter.
+// Message makes the queue's message. Its group is the target: a slow one is nobody else's matter. An endpoint, whose id is a
+// UUID, is one group over all runs.
 func (m DeliveryMessage) Message() queue.Message {
-	return queue.Message{Body: encode(m), Group: m.Run + "/" + m.Target}
+	group := m.Run + "/" + m.Target
+	if _, standing := id.Parse("", m.Target); standing {
+		group = m.Target
+	}
+	return queue.Message{Body: encode(m), Group: group}
 }
 
 // encode is for values that cannot fail to encode.
