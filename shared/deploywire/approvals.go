@@ -2,6 +2,7 @@ package deploywire
 
 import (
 	"net/http"
+	"slices"
 
 	"muster/shared/fault"
 	"muster/shared/httpapi"
@@ -22,6 +23,16 @@ type approval struct {
 	ExpiresAt    *string `json:"expires_at"`
 	// Default is the answer from ExpiresAt on; null ends the run then.
 	Default *string `json:"default"`
+}
+
+// oneApproval is an approval with what became of it.
+type oneApproval struct {
+	approval
+	// Status is "pending", "approved", "rejected", or "closed" when the run was over before anybody answered.
+	Status   string  `json:"status"`
+	Feedback *string `json:"feedback"`
+	// ByDefault says that nobody answered in time, and this is the default.
+	ByDefault bool `json:"by_default"`
 }
 
 type approvalsReply struct {
@@ -49,13 +60,57 @@ func (w *Wire) listApprovals(rw http.ResponseWriter, r *http.Request, c workspac
 	}
 	reply := approvalsReply{Approvals: []approval{}, NextCursor: text(next)}
 	for _, one := range open {
-		reply.Approvals = append(reply.Approvals, approval{
-			ID: one.ID, RunID: id.Show("run", one.Run.ID), DeploymentID: id.Show("dep", one.Run.DeploymentID),
-			TaskID: one.Task.TaskID, TaskName: one.Task.Name, Output: one.Task.Raw, Round: one.Round,
-			AskedAt: timestamp(one.At), ExpiresAt: timestamp(one.Expires), Default: text(one.Default),
-		})
+		reply.Approvals = append(reply.Approvals, newApproval(one))
 	}
 	return httpapi.WriteJSON(rw, http.StatusOK, reply)
+}
+
+func newApproval(q run.Question) approval {
+	return approval{
+		ID: q.ID, RunID: id.Show("run", q.Run.ID), DeploymentID: id.Show("dep", q.Run.DeploymentID),
+		TaskID: q.Task.TaskID, TaskName: q.Task.Name, Output: q.Task.Raw, Round: q.Round,
+		AskedAt: timestamp(q.At), ExpiresAt: timestamp(q.Expires), Default: text(q.Default),
+	}
+}
+
+// getApproval shows a question, open or not.
+func (w *Wire) getApproval(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	if _, err := w.approval(r, c); err != nil {
+		return err
+	}
+	q, err := w.Runs.Question(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return unknownApproval(r, err)
+	}
+	reply := oneApproval{approval: newApproval(q), Status: "pending"}
+	switch {
+	case q.Reply != nil:
+		reply.Status, reply.Feedback, reply.ByDefault = verdict(*q.Reply), text(q.Reply.Feedback), q.Reply.Timeout
+	case !q.Waits():
+		reply.Status = "closed"
+	}
+	return httpapi.WriteJSON(rw, http.StatusOK, reply)
+}
+
+// approval gives the run of the question that the path names, if the caller may see it.
+func (w *Wire) approval(r *http.Request, c workspace.Caller) (runID string, err error) {
+	runID, ok := run.RunOf(r.PathValue("id"))
+	if !ok {
+		return "", unknownApproval(r, fault.New(fault.NotFound, ""))
+	}
+	found, err := w.Runs.Get(r.Context(), runID)
+	if err == nil && !c.Sees(found.WorkspaceID, found.DeploymentID) {
+		err = fault.New(fault.NotFound, "")
+	}
+	return runID, unknownApproval(r, err)
+}
+
+// unknownApproval says in the same words of every question that there is not, and of every one that is somebody else's, that it is not there.
+func unknownApproval(r *http.Request, err error) error {
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.NotFound, "There is no approval %q.", r.PathValue("id"))
+	}
+	return err
 }
 
 type answerReply struct {
@@ -70,38 +125,46 @@ func (w *Wire) answer(rw http.ResponseWriter, r *http.Request, c workspace.Calle
 	if err != nil {
 		return err
 	}
-	if !o.Has("approve") {
+	approve, feedback := []string{"approve", "is_approve", "isApprove"}, []string{"feedback", "human_feedback", "humanFeedback"}
+	if !slices.ContainsFunc(approve, o.Has) {
 		return fault.New(fault.Invalid, "\"approve\" is missing: true or false.")
 	}
 	var reply run.Reply
-	if reply.Approve, err = o.Bool("approve"); err != nil {
+	if reply.Approve, err = spelled(o, httpapi.Object.Bool, approve...); err != nil {
 		return err
 	}
-	if reply.Feedback, err = o.String("feedback"); err != nil {
+	if reply.Feedback, err = spelled(o, httpapi.Object.String, feedback...); err != nil {
+		return err
+	}
+	runID, err := w.approval(r, c)
+	if err != nil {
 		return err
 	}
 	questionID := r.PathValue("id")
-	unknown := fault.New(fault.NotFound, "There is no approval %q.", questionID)
-	runID, ok := run.RunOf(questionID)
-	if !ok {
-		return unknown
+	if err := w.Runs.Answer(r.Context(), questionID, reply); err != nil {
+		return unknownApproval(r, err)
 	}
-	found, err := w.Runs.Get(r.Context(), runID)
-	if fault.Is(err, fault.NotFound) || err == nil && !c.Sees(found.WorkspaceID, found.DeploymentID) {
-		return unknown
-	}
-	if err != nil {
-		return err
-	}
-	err = w.Runs.Answer(r.Context(), questionID, reply)
-	if fault.Is(err, fault.NotFound) {
-		return unknown
-	}
-	if err != nil {
-		return err
-	}
-	httpapi.Warn(rw, o.Unknown("approve", "feedback"))
+	httpapi.Warn(rw, o.Unknown(slices.Concat(approve, feedback)...))
 	return httpapi.WriteJSON(rw, http.StatusOK, answerReply{questionID, id.Show("run", runID), verdict(reply)})
+}
+
+// spelled reads a field that callers of the AMP wire spell in other ways than ours, which comes first. Two spellings must say the same.
+func spelled[T comparable](o httpapi.Object, read func(httpapi.Object, string) (T, error), spellings ...string) (value T, err error) {
+	as := ""
+	for _, field := range spellings {
+		if !o.Has(field) {
+			continue
+		}
+		v, err := read(o, field)
+		if err != nil {
+			return value, err
+		}
+		if as != "" && v != value {
+			return value, fault.New(fault.Invalid, "%q and %q say different things.", as, field)
+		}
+		as, value = field, v
+	}
+	return value, nil
 }
 
 func verdict(a run.Reply) string {

@@ -110,6 +110,23 @@ func TestApprovals(t *testing.T) {
 	})
 
 	path := "/v1/approvals/" + first
+	become := func(status string, feedback any, byDefault bool) object {
+		one := object{"status": status, "feedback": feedback, "by_default": byDefault}
+		for key, value := range shown {
+			one[key] = value
+		}
+		return one
+	}
+	one := func(token, questionID string) object {
+		got := b.want(200, token, "GET", "/v1/approvals/"+questionID, "")
+		delete(got, "asked_at")
+		delete(got, "expires_at")
+		return got
+	}
+	b.check("one that waits", one(own, first), become("pending", nil, false))
+	b.refuse(404, "not_found", `There is no approval "`+second+`".`, own, "GET", "/v1/approvals/"+second, "")
+	b.refuse(404, "not_found", `There is no approval "x".`, own, "GET", "/v1/approvals/x", "")
+	b.refuse(400, "bad_request", `"approve" and "isApprove" say different things.`, b.token, "POST", path, `{"isApprove":true,"approve":false}`)
 	b.refuse(400, "bad_request", `"approve" is missing: true or false.`, b.token, "POST", path, `{}`)
 	b.refuse(400, "bad_request", `"approve" must be true or false, and it is a string.`, b.token, "POST", path, `{"approve":"yes"}`)
 	for _, unknown := range []string{"x", run.QuestionID(r.ID, "other"), run.QuestionID(id.New(), "q")} {
@@ -120,13 +137,19 @@ func TestApprovals(t *testing.T) {
 		got := b.want(200, own, "POST", path, `{"approve":false,"feedback":"shorter"}`)
 		b.check("the answer", got, object{"id": first, "run_id": id.Show("run", r.ID), "status": "rejected"})
 	}
+	for _, body := range []string{`{"is_approve":false,"human_feedback":"shorter"}`, `{"isApprove":false,"humanFeedback":"shorter","is_approve":false}`} {
+		got := b.want(200, own, "POST", path, body)
+		b.check("the answer as the AMP wire spells it", got["status"], "rejected")
+	}
 	b.refuse(409, "conflict", "This question has another answer already.", own, "POST", path, `{"approve":true}`)
+	b.check("one that was answered", one(own, first), become("rejected", "shorter", false))
 	b.check("what the run is told", b.reply(first), &run.Reply{Feedback: "shorter"})
 	left, _ := ids(b.token, "")
 	b.check("what is left", left, []any{second})
 
 	b.check("a cancel", b.want(200, b.token, "POST", "/v1/runs/"+id.Show("run", other.ID)+"/cancel", ""), object{"success": true, "status": "canceled"})
 	b.refuse(400, "bad_request", "The run is over; it does not wait for an answer.", b.token, "POST", "/v1/approvals/"+second, `{"approve":true}`)
+	b.check("one of a run that is over", one(b.token, second)["status"], "closed")
 }
 
 func TestCancel(t *testing.T) {
@@ -190,6 +213,16 @@ func TestALinkIsOpenedAndUsed(t *testing.T) {
 		holds(t, b.call("", "POST", link, "", form...), 200, "Thank you")
 		b.check("the answer", b.reply(question), &run.Reply{})
 	})
+	t.Run("by a program that sends JSON", func(t *testing.T) {
+		b := newBench(t)
+		_, question := b.waiting("one", 0)
+		link, asJSON := b.link(question, "reject"), []string{"Content-Type", "application/json; charset=utf-8"}
+		if w := b.call("", "POST", link, `{"feedback":7}`, asJSON...); w.Code != 400 || b.reply(question) != nil {
+			t.Errorf("a number as feedback: %d %s", w.Code, w.Body)
+		}
+		holds(t, b.call("", "POST", link, `{"feedback":"a = b & c"}`, asJSON...), 200, "Thank you")
+		b.check("the answer", b.reply(question), &run.Reply{Feedback: "a = b & c"})
+	})
 	t.Run("of a run that is over", func(t *testing.T) {
 		b := newBench(t)
 		r, question := b.waiting("one", 0)
@@ -221,12 +254,21 @@ func TestALinkThatIsNotGoodTellsNothing(t *testing.T) {
 	check("another question", strings.Replace(link, question, endless, 1))
 	check("a question of no run", strings.Replace(link, question, run.QuestionID(id.New(), "q"), 1))
 	b.ahead = 61 * time.Minute
-	check("after the question's end", link)
+	check("another token after the question's end", link[:len(link)-3]+"abc")
+	expired := func(path string) {
+		t.Helper()
+		for _, method := range []string{"GET", "POST"} {
+			if w := b.call("", method, path, ""); w.Code != 410 || !strings.Contains(w.Body.String(), "This link has expired") || !strings.Contains(w.Body.String(), "It was good until ") {
+				t.Errorf("%s is answered with %d %s", method, w.Code, w.Body)
+			}
+		}
+	}
+	expired(link)
 	if w := b.call("", "GET", long, ""); w.Code != 200 {
 		t.Errorf("a link without an end ended: %d", w.Code)
 	}
 	b.ahead = 7*24*time.Hour + time.Minute
-	check("after a week", long)
+	expired(long)
 	if b.reply(question) != nil || b.reply(endless) != nil {
 		t.Error("a bad link answered")
 	}

@@ -2,8 +2,10 @@ package deploywire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"html/template"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,11 +57,8 @@ button { font: inherit; padding: .5rem 1.5rem; margin-top: 1rem }
 // showLink shows the question and a form.
 func (w *Wire) showLink(rw http.ResponseWriter, r *http.Request, _ workspace.Caller) error {
 	q, approve, err := w.linked(r)
-	if fault.Is(err, fault.NotFound) {
-		return gone(rw)
-	}
 	if err != nil {
-		return err
+		return noLink(rw, err)
 	}
 	if !q.Waits() {
 		return over(rw, q)
@@ -75,25 +74,20 @@ func (w *Wire) showLink(rw http.ResponseWriter, r *http.Request, _ workspace.Cal
 // useLink takes the form of showLink.
 func (w *Wire) useLink(rw http.ResponseWriter, r *http.Request, _ workspace.Caller) error {
 	q, approve, err := w.linked(r)
-	if fault.Is(err, fault.NotFound) {
-		return gone(rw)
-	}
 	if err != nil {
-		return err
+		return noLink(rw, err)
 	}
 	body, err := httpapi.ReadBody(r, httpapi.MaxBody)
 	if err != nil {
 		return err
 	}
-	form, err := url.ParseQuery(string(body))
+	feedback, err := readFeedback(r.Header.Get("Content-Type"), body)
 	if err != nil {
-		return fault.New(fault.Invalid, "This is not the form of the page.")
+		return err
 	}
 	if !q.Waits() {
 		return over(rw, q)
 	}
-	// A form ends its lines as mail does.
-	feedback := strings.ToValidUTF8(strings.ReplaceAll(form.Get("feedback"), "\r\n", "\n"), "\ufffd")
 	err = w.Runs.Answer(r.Context(), q.ID, run.Reply{Approve: approve, Feedback: feedback})
 	if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Invalid) { // somebody was quicker
 		if q, err = w.Runs.Question(r.Context(), q.ID); err == nil {
@@ -106,6 +100,23 @@ func (w *Wire) useLink(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 	return show(rw, http.StatusOK, linkPage{Title: "Thank you", Text: "Your answer is noted, and the run goes on."})
 }
 
+// readFeedback reads what the form of the page sends, or a program that has the link and sends JSON.
+func readFeedback(contentType string, body []byte) (string, error) {
+	if kind, _, _ := mime.ParseMediaType(contentType); kind == "application/json" && len(body) > 0 {
+		o, err := httpapi.ParseObject(body)
+		if err != nil {
+			return "", err
+		}
+		return spelled(o, httpapi.Object.String, "feedback", "human_feedback", "humanFeedback")
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return "", fault.New(fault.Invalid, "This is not the form of the page.")
+	}
+	// A form ends its lines as mail does.
+	return strings.ToValidUTF8(strings.ReplaceAll(form.Get("feedback"), "\r\n", "\n"), "\ufffd"), nil
+}
+
 // linked finds the question of a link that is good.
 func (w *Wire) linked(r *http.Request) (q run.Question, approve bool, err error) {
 	answer := r.PathValue("answer")
@@ -116,9 +127,17 @@ func (w *Wire) linked(r *http.Request) (q run.Question, approve bool, err error)
 	return q, answer == run.Approve, err
 }
 
-// gone answers every link that is not good in the same words.
-func gone(rw http.ResponseWriter) error {
-	return show(rw, http.StatusNotFound, linkPage{Title: "This link is not valid", Text: "It is wrong, or it is too old."})
+// noLink answers every link that is wrong in the same words, and one that was good says until when.
+func noLink(rw http.ResponseWriter, err error) error {
+	var expired *run.Expired
+	switch {
+	case errors.As(err, &expired):
+		return show(rw, http.StatusGone, linkPage{Title: "This link has expired",
+			Text: fmt.Sprintf("It was good until %s. Nothing was changed.", expired.At.UTC().Format("2 January 2006, 15:04 MST"))})
+	case fault.Is(err, fault.NotFound):
+		return show(rw, http.StatusNotFound, linkPage{Title: "This link is not valid", Text: "It is wrong, or parts of it are missing."})
+	}
+	return err
 }
 
 // over says to somebody with a good link that there is nothing left to do.

@@ -91,6 +91,7 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "POST", Path: "/v1/runs/{id}/events", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addEvent},
 		{Method: "POST", Path: "/v1/runs/{id}/cancel", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.cancelRun},
 		{Method: "GET", Path: "/v1/approvals", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listApprovals},
+		{Method: "GET", Path: "/v1/approvals/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getApproval},
 		{Method: "POST", Path: "/v1/approvals/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.answer},
 		{Method: "GET", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.showLink},
 		{Method: "POST", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.useLink},

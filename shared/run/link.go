@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"time"
+
+	"muster/events"
 )
 
 // linkLife is how long a one-click link is good for when its question has no end of its own.
@@ -20,7 +22,15 @@ func (s *Service) LinkToken(ctx context.Context, r Run, q Asked) (string, error)
 	return token, nil
 }
 
-// ByLink finds the question of a one-click link. Of a link that is wrong or too old nothing is told but fault.NotFound.
+// Expired is what ByLink says of a link that was good until then.
+type Expired struct{ At time.Time }
+
+func (e *Expired) Error() string {
+	return "the link was good until " + e.At.UTC().Format(events.TimeFormat)
+}
+
+// ByLink finds the question of a one-click link. Of a link that is wrong nothing is told but fault.NotFound; whoever has the
+// right one is told by Expired that it is too old.
 func (s *Service) ByLink(ctx context.Context, questionID, token string) (Question, error) {
 	q, err := s.Question(ctx, questionID)
 	if err != nil {
@@ -34,8 +44,11 @@ func (s *Service) ByLink(ctx context.Context, questionID, token string) (Questio
 	if end.IsZero() {
 		end = q.At.Add(linkLife)
 	}
-	if subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 || !s.now().Before(end) {
+	if subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 {
 		return Question{}, errNoQuestion
+	}
+	if !s.now().Before(end) {
+		return Question{}, &Expired{end}
 	}
 	return q, nil
 }

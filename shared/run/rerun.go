@@ -35,8 +35,8 @@ type RerunRequest struct {
 	FromTask string
 	// VersionNumber is the version to execute, 0 for the earlier run's.
 	VersionNumber int
-	// Inputs take the place of the earlier ones; nil is the same ones. With FromTask the caller says that the outputs before
-	// hold for other inputs too.
+	// Inputs lie over the earlier ones, as for Restore: a key that is given takes the place of the earlier value (by null, if
+	// need be), and all others stay. With FromTask the caller says that the outputs before hold for other inputs too.
 	Inputs map[string]any
 	// Limits take the place of those that the earlier kickoff asked for, unless they are zero.
 	Limits                     crew.Limits
@@ -64,9 +64,8 @@ func (s *Service) Rerun(ctx context.Context, q RerunRequest) (Run, map[string]Ke
 	if err != nil {
 		return Run{}, nil, err
 	}
-	if q.Inputs == nil {
-		q.Inputs = req.Inputs
-	} else if q.FromTask == "" && !same(q.Inputs, req.Inputs) {
+	q.Inputs = overlay(req.Inputs, q.Inputs)
+	if q.FromTask == "" && !same(q.Inputs, req.Inputs) {
 		return Run{}, nil, fault.New(fault.Invalid, "With other inputs the outputs of the earlier run may not hold; name the first task to do again as \"from_task\".")
 	}
 	kept, err := s.KeptFrom(ctx, earlier, v.ID, q.FromTask)
@@ -88,8 +87,18 @@ func (s *Service) Rerun(ctx context.Context, q RerunRequest) (Run, map[string]Ke
 	return r, kept, err
 }
 
+// overlay gives the earlier inputs with those that are given over them; nil when there are none at all.
+func overlay(earlier, given map[string]any) map[string]any {
+	all := maps.Clone(earlier)
+	if all == nil {
+		return given
+	}
+	maps.Copy(all, given)
+	return all
+}
+
 // same compares inputs by their JSON, which has the keys of objects in order.
-func same(a, b map[string]any) bool { return encode(a) == encode(b) }
+func same(a, b map[string]any) bool { return len(a) == 0 && len(b) == 0 || encode(a) == encode(b) }
 
 // KeptFrom gives the outputs of a run that another run of the same deployment, of the version versionID, may take over. What
 // FromTask of a RerunRequest says holds here too. It is nil when nothing is kept.
@@ -206,11 +215,7 @@ func (s *Service) Restore(ctx context.Context, d crew.Deployment, runID string, 
 	case err != nil:
 		return Restored{}, "", err
 	}
-	all := maps.Clone(req.Inputs)
-	if all == nil {
-		all = map[string]any{}
-	}
-	maps.Copy(all, inputs)
+	all := overlay(req.Inputs, inputs)
 	restored = Restored{Of: earlier.ID, Inputs: all}
 	if !same(all, req.Inputs) {
 		return restored, "with other inputs its outputs may not hold", nil
