@@ -12,6 +12,10 @@
 //     wait rides in the queue as a message for this part, a long one is parked under a due time for the sweeper.
 //  4. A body that was refused as such (400, 413) is cut in two until the event that is at fault stands alone.
 //
+// Endpoints are receivers that stand beside those of a kickoff. Endpoint and health are read once for each message, and say
+// whether a delivery goes out, is canceled, waits, or is parked under its endpoint: see gate. Trouble is noted, and Tend,
+// which the sweeper calls, probes, releases what is parked, and tells others.
+//
 // A dispatcher that dies before the record leaves the message, and the same POST goes out again under the same id. A
 // failing receiver is never an error of the handler.
 package dispatch
@@ -55,18 +59,18 @@ type Crews interface {
 	Deployment(ctx context.Context, deploymentID string) (crew.Deployment, error)
 }
 
-// Opener opens what was sealed; it is *workspace.Sealer.
-type Opener interface {
-	Open(ctx context.Context, workspaceID, recordID, field, sealed string) (string, error)
-}
-
 // Dispatcher delivers. It is safe for concurrent use.
 type Dispatcher struct {
 	Runs    Runs
 	Crews   Crews
-	Sealer  Opener
+	Sealer  webhook.Opener
 	Formats map[run.Kind]Format
-	Client  *guard.Client
+	// EndpointFormats are the formats of endpoints by name, Notice writes in one of them what belongs to no run.
+	EndpointFormats map[string]Format
+	Notice          func(format string, n webhook.Notice) ([]byte, error)
+	// Deployments gives those of a workspace: their endpoints are told news of each other.
+	Deployments func(ctx context.Context, workspaceID string) ([]crew.Deployment, error)
+	Client      *guard.Client
 	// Store keeps the deliveries, Queue is the deliveries queue.
 	Store record.Store
 	Queue queue.Sender
@@ -75,6 +79,8 @@ type Dispatcher struct {
 	Now func() time.Time
 	// Log is slog.Default unless set.
 	Log *slog.Logger
+
+	taken tally
 }
 
 const (
@@ -107,6 +113,9 @@ func (d *Dispatcher) Handle(ctx context.Context, m queue.Received) (answer queue
 	if err == nil {
 		err = j.deliver(ctx, asked.Part)
 	}
+	if err == nil {
+		err = j.lookAgain(ctx)
+	}
 	if err == nil && asked.Part == "" && j.page.Kind == run.EndPage && !j.comesBack {
 		err = d.told(ctx, j.page, asked.Run)
 	}
@@ -129,7 +138,7 @@ func decode(body string, m *run.DeliveryMessage) (reason string) {
 		return "The message is not the JSON of a delivery."
 	}
 	runID, ok := id.Parse("run", m.Run)
-	if !ok || m.Seq < 1 || m.Target == "" {
+	if !ok || m.Seq < 0 || m.Target == "" {
 		return "The message names no run, page and target."
 	}
 	m.Run = runID
@@ -154,14 +163,24 @@ type job struct {
 	run    run.Run
 	page   run.Page
 	target run.Target
+	// shape is how the bodies are made, nil when the target has no choice.
+	shape  *webhook.Shape
 	bodies []webhook.Body
 	// known are the deliveries that were tried before, by part.
 	known map[string]webhook.Delivery
-	// access reads the secrets when the first POST needs them.
-	access func() (access, error)
-	slots  chan struct{}
+	to    receiver
+	// standing says that the target is an endpoint; endpoint is nil then if it has been deleted.
+	standing bool
+	endpoint *webhook.Endpoint
+	slots    chan struct{}
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	health webhook.Health
+	// refused and took count bodies that were refused as such, and those that were taken.
+	refused, took int
+	// hold is until when the receiver wants to be left alone; parked says that something waits under the endpoint.
+	hold   time.Time
+	parked bool
 	// comesBack says that the message must be seen again, in backIn.
 	comesBack bool
 	backIn    time.Duration
@@ -176,22 +195,23 @@ func (d *Dispatcher) open(ctx context.Context, m run.DeliveryMessage, log *slog.
 	}
 	for _, one := range tried {
 		j.known[one.Part] = one
+		if j.shape == nil || one.Part == m.Part {
+			j.shape = one.Shape
+		}
+	}
+	if m.Seq == 0 {
+		return j, j.openNotice(ctx, m)
 	}
 	var request run.Request
 	if j.run, request, err = d.Runs.Whole(ctx, m.Run); err != nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(request.Targets, func(t run.Target) bool { return t.ID == m.Target })
-	if at < 0 {
-		return nil, fault.New(fault.NotFound, "The run has no target %q.", m.Target)
-	}
-	j.target = request.Targets[at]
 	if j.page, err = d.Runs.Page(ctx, m.Run, m.Seq); err != nil {
 		return nil, err
 	}
-	format := d.Formats[j.target.Kind]
-	if format == nil {
-		return nil, fault.New(fault.Invalid, "Nobody knows how to tell a target of kind %q.", j.target.Kind)
+	format, err := j.aim(ctx, m.Target, request.Targets)
+	if err != nil || format == nil {
+		return j, err
 	}
 	messages, err := d.Runs.Messages(ctx, m.Run, j.page)
 	if err != nil {
@@ -201,12 +221,49 @@ func (d *Dispatcher) open(ctx context.Context, m run.DeliveryMessage, log *slog.
 		// Not a fault of the message, whatever kind the format gave it.
 		return nil, fmt.Errorf("make the bodies of page %d: %s", m.Seq, err)
 	}
-	j.access = sync.OnceValues(func() (access, error) { return d.unseal(ctx, j.run, j.target) })
 	return j, nil
+}
+
+// aim finds the receiver, and the format of its bodies: that of the shape if there is a record already. No format: the
+// endpoint is there no more.
+func (j *job) aim(ctx context.Context, target string, given []run.Target) (Format, error) {
+	var format Format
+	at := slices.IndexFunc(given, func(t run.Target) bool { return t.ID == target })
+	switch {
+	case at >= 0:
+		j.target = given[at]
+		t := j.target
+		j.to = receiver{t.URL, sync.OnceValues(func() (access, error) { return j.unseal(ctx, j.run, t) })}
+		if j.shape == nil && t.Kind == run.StreamTarget {
+			j.shape = &webhook.Shape{Events: t.Events, Realtime: t.Realtime}
+		}
+		format = j.Formats[t.Kind]
+	case webhook.IsEndpoint(target):
+		j.target = run.Target{ID: target, Kind: run.EndpointTarget}
+		if err := j.readEndpoint(ctx, j.run.DeploymentID); err != nil || j.endpoint == nil {
+			return nil, err
+		}
+		if j.shape == nil {
+			j.shape = &webhook.Shape{Events: j.endpoint.Events, Format: j.endpoint.Format}
+		}
+		format = j.EndpointFormats[j.shape.Format]
+	default:
+		return nil, fault.New(fault.NotFound, "The run has no target %q.", target)
+	}
+	if format == nil {
+		return nil, fault.New(fault.Invalid, "Nobody knows how to tell a target of kind %q.", j.target.Kind)
+	}
+	if j.shape != nil {
+		j.target.Events, j.target.Realtime = j.shape.Events, j.shape.Realtime
+	}
+	return format, nil
 }
 
 // deliver delivers one part, or all for "".
 func (j *job) deliver(ctx context.Context, part string) error {
+	if j.gone() {
+		return j.callOff(ctx)
+	}
 	if part != "" {
 		body, err := j.body(part)
 		if err != nil {
@@ -225,7 +282,7 @@ func (j *job) nothing(ctx context.Context) error {
 	if len(j.known) > 0 {
 		return nil
 	}
-	one := j.new("0")
+	one := j.new("0", webhook.Body{})
 	one.Status = webhook.Canceled
 	return ignoreConflict(j.deliveries().Put(ctx, &one))
 }
@@ -252,9 +309,16 @@ func (j *job) body(part string) (webhook.Body, error) {
 	return body, nil
 }
 
-func (j *job) new(part string) webhook.Delivery {
-	one := webhook.New(j.run.ID, j.page.Seq, j.target.ID, part, "amp."+string(j.target.Kind), j.now())
-	one.Parts = len(j.bodies)
+func (j *job) new(part string, body webhook.Body) webhook.Delivery {
+	event := body.Event
+	switch {
+	case event == "" && j.standing:
+		event = batch
+	case event == "":
+		event = "amp." + string(j.target.Kind)
+	}
+	one := webhook.New(j.run.ID, j.page.Seq, j.target.ID, part, event, j.now())
+	one.Parts, one.Shape = len(j.bodies), j.shape
 	return one
 }
 
@@ -316,6 +380,10 @@ func (d *Dispatcher) told(ctx context.Context, p run.Page, runID string) error {
 func complete(recorded map[string]webhook.Delivery, part string) bool {
 	one, ok := recorded[part]
 	return ok && (!one.Halved || complete(recorded, part+"a") && complete(recorded, part+"b"))
+}
+
+func (d *Dispatcher) endpoints() webhook.Endpoints {
+	return webhook.Endpoints{Store: d.Store, Now: d.Now}
 }
 
 func (d *Dispatcher) deliveries() webhook.Deliveries { return webhook.Deliveries{Store: d.Store} }

@@ -21,13 +21,15 @@ const (
 	lost = 2 * time.Minute
 	// early is how far a message may be ahead of its time because clocks differ.
 	early = 2 * time.Second
+	// hopeless is the shortest wait after an answer that says that the receiver cannot do this at all.
+	hopeless = 30 * time.Minute
 )
 
 // part sees to one delivery: it may be new, due, under way elsewhere, not due yet, cut in two, or over.
 func (j *job) part(ctx context.Context, part string, body webhook.Body) error {
 	one, tried := j.known[part]
 	if !tried {
-		one = j.new(part)
+		one = j.new(part, body)
 	}
 	if !one.Over() {
 		if err := j.try(ctx, &one, tried, body); err != nil {
@@ -40,7 +42,7 @@ func (j *job) part(ctx context.Context, part string, body webhook.Body) error {
 	return nil
 }
 
-// try makes one attempt, if one is due, and sees to the next.
+// try makes one attempt, if one is due and the receiver may be asked, and sees to the next.
 func (j *job) try(ctx context.Context, one *webhook.Delivery, tried bool, body webhook.Body) error {
 	j.slots <- struct{}{}
 	defer func() { <-j.slots }()
@@ -48,12 +50,21 @@ func (j *job) try(ctx context.Context, one *webhook.Delivery, tried bool, body w
 		j.again(0)
 		return nil
 	}
+	if tried && !j.ready(*one) {
+		return nil
+	}
+	if passes, err := j.gate(ctx, one); err != nil || !passes {
+		return err
+	}
 	if tried {
 		if ours, err := j.claim(ctx, one); err != nil || !ours {
 			return err
 		}
 	}
-	attempt, hint, err := j.post(ctx, *one, body.JSON)
+	if passes, err := j.admit(ctx, one); err != nil || !passes {
+		return err
+	}
+	attempt, hint, err := j.post(ctx, j.to, *one, body.JSON)
 	if err != nil {
 		return err
 	}
@@ -62,35 +73,49 @@ func (j *job) try(ctx context.Context, one *webhook.Delivery, tried bool, body w
 		j.again(0)
 		return nil
 	}
+	asked := one.Asked
 	one.Add(attempt)
-	wait := conclude(one, hint, body.Halves != nil, j.now())
+	wait := conclude(one, hint, body.Halves != nil && j.mayHalve(*one), j.now())
 	j.logPost(ctx, *one)
 	stands, err := j.record(ctx, one)
 	if err == nil && stands && one.Status == webhook.Failed && wait <= queue.MaxDelay {
 		j.sendLater(ctx, *one, wait)
 	}
+	j.learn(ctx, one.Shown(), attempt, hint, asked)
 	return err
 }
 
-// claim makes a retry ours. Somebody else may have been quicker, or it may not be time: then there is nothing to do here,
-// for another message or the due index has it.
+// ready says whether it is time for an attempt at a delivery that has a record. When somebody else is at it, or it is not
+// time, there is nothing to do here: another message or the due index has it.
+func (j *job) ready(one webhook.Delivery) bool {
+	now := j.now()
+	switch {
+	case one.Over():
+		return false
+	case now.Before(one.ClaimedUntil):
+		j.again(one.ClaimedUntil.Sub(now))
+		return false
+	case now.Before(one.NextAttempt):
+		if wait := one.NextAttempt.Sub(now); wait <= early {
+			j.again(wait)
+		}
+		return false
+	}
+	return true
+}
+
+// claim makes a retry ours, unless somebody else was quicker.
 func (j *job) claim(ctx context.Context, one *webhook.Delivery) (bool, error) {
 	for {
-		now := j.now()
-		switch {
-		case one.Over():
-			return false, nil
-		case now.Before(one.ClaimedUntil):
-			j.again(one.ClaimedUntil.Sub(now))
-			return false, nil
-		case now.Before(one.NextAttempt):
-			if wait := one.NextAttempt.Sub(now); wait <= early {
-				j.again(wait)
-			}
+		if !j.ready(*one) {
 			return false, nil
 		}
-		// The due time stays what it was: should we die, the sweeper asks for another try after the claim.
+		now := j.now()
 		one.ClaimedUntil = now.Add(claimTime).UTC()
+		if one.Parked {
+			one.Parked, one.Due = false, now.Add(lost).UTC()
+		}
+		// Any other due time stays what it was: should we die, the sweeper asks for another try after the claim.
 		err := j.deliveries().Put(ctx, one)
 		if err == nil {
 			return true, nil
@@ -106,7 +131,8 @@ func (j *job) claim(ctx context.Context, one *webhook.Delivery) (bool, error) {
 
 // conclude gives the delivery the status that follows from its newest attempt, and the wait until the next one.
 func conclude(one *webhook.Delivery, hint time.Duration, halvable bool, now time.Time) (wait time.Duration) {
-	one.ClaimedUntil, one.NextAttempt, one.Due = time.Time{}, time.Time{}, time.Time{}
+	one.ClaimedUntil, one.NextAttempt, one.Slot, one.Due = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	one.Asked, one.Parked = false, false
 	newest := one.Attempts[len(one.Attempts)-1]
 	tooLarge := newest.Code == http.StatusRequestEntityTooLarge
 	switch {
@@ -116,6 +142,9 @@ func conclude(one *webhook.Delivery, hint time.Duration, halvable bool, now time
 	case halvable && (tooLarge || newest.Code == http.StatusBadRequest):
 		one.Status, one.Halved = webhook.Canceled, true
 		return 0
+	}
+	if newest.Code == http.StatusNotImplemented || newest.Code == http.StatusHTTPVersionNotSupported {
+		hint = max(hint, hopeless)
 	}
 	wait, more := webhook.Pause(one.ID, one.Tries(), hint)
 	if !more || tooLarge || newest.Code == http.StatusGone {

@@ -23,10 +23,18 @@ const (
 	bodyTime = 2 * time.Second
 )
 
+// receiver is whom a POST goes to.
+type receiver struct {
+	url string
+	// access reads the secrets when the first POST needs them.
+	access func() (access, error)
+}
+
 // access is what a POST proves itself with.
 type access struct {
-	secrets       webhook.Secrets
-	authorization string
+	secrets webhook.Secrets
+	// extra are headers that go with it, an authorization among them.
+	extra map[string]string
 	// hidden are these in every form in which a receiver might repeat them, longest first.
 	hidden []string
 }
@@ -42,23 +50,42 @@ func (d *Dispatcher) unseal(ctx context.Context, r run.Run, t run.Target) (a acc
 		return access{}, err
 	}
 	if t.Authorization != "" {
-		a.authorization, err = d.Sealer.Open(ctx, r.WorkspaceID, r.ID, "target/"+t.ID, t.Authorization)
+		authorization, err := d.Sealer.Open(ctx, r.WorkspaceID, r.ID, "target/"+t.ID, t.Authorization)
 		if err != nil {
 			return access{}, fmt.Errorf("open the authorization of target %s: %w", t.ID, err)
 		}
+		a.extra = map[string]string{"Authorization": authorization}
 	}
-	a.hidden = forms(a.secrets, a.authorization)
+	a.hidden = forms(a.secrets, a.extra)
+	return a, nil
+}
+
+// unsealEndpoint opens what an endpoint is signed and called with.
+func (d *Dispatcher) unsealEndpoint(ctx context.Context, e webhook.Endpoint) (a access, err error) {
+	if a.secrets, err = e.Secrets(ctx, d.Sealer, d.now()); err != nil {
+		return access{}, err
+	}
+	a.extra = map[string]string{}
+	for name, sealed := range e.Headers {
+		if a.extra[name], err = d.Sealer.Open(ctx, e.WorkspaceID, e.ID, webhook.HeaderField(name), sealed); err != nil {
+			return access{}, fmt.Errorf("open the header %s of endpoint %s: %w", name, e.ID, err)
+		}
+	}
+	a.hidden = forms(a.secrets, a.extra)
 	return a, nil
 }
 
 // forms gives the strings that must not be kept of a response.
-func forms(secrets webhook.Secrets, authorization string) []string {
-	all := []string{authorization}
+func forms(secrets webhook.Secrets, extra map[string]string) (all []string) {
 	for _, secret := range []string{secrets.Current, secrets.Old} {
 		all = append(all, secret, strings.TrimPrefix(secret, "whsec_"))
 	}
-	scheme, credentials, ok := strings.Cut(authorization, " ")
-	if ok {
+	for _, value := range extra {
+		all = append(all, value)
+		scheme, credentials, ok := strings.Cut(value, " ")
+		if !ok {
+			continue
+		}
 		all = append(all, credentials)
 		if raw, err := base64.StdEncoding.DecodeString(credentials); err == nil && strings.EqualFold(scheme, "Basic") {
 			_, password, _ := strings.Cut(string(raw), ":")
@@ -72,20 +99,20 @@ func forms(secrets webhook.Secrets, authorization string) []string {
 }
 
 // post makes one attempt. An error is ours: nothing was sent.
-func (j *job) post(ctx context.Context, one webhook.Delivery, body []byte) (a webhook.Attempt, hint time.Duration, err error) {
-	access, err := j.access()
+func (d *Dispatcher) post(ctx context.Context, to receiver, one webhook.Delivery, body []byte) (a webhook.Attempt, hint time.Duration, err error) {
+	access, err := to.access()
 	if err != nil {
 		return a, 0, err
 	}
-	at := j.now()
+	at := d.now()
 	headers, err := webhook.Sign(access.secrets, one.Event, one.Shown(), at, body)
 	if err != nil {
 		return a, 0, err
 	}
 	headers.Set("Content-Type", "application/json")
 	headers.Set("User-Agent", "Muster/1")
-	if access.authorization != "" {
-		headers.Set("Authorization", access.authorization)
+	for name, value := range access.extra {
+		headers.Set(name, value)
 	}
 	a.At = at.UTC()
 	began := time.Now()
@@ -93,13 +120,13 @@ func (j *job) post(ctx context.Context, one webhook.Delivery, body []byte) (a we
 
 	ctx, cancel := context.WithTimeout(ctx, postTime)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, j.target.URL, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.url, bytes.NewReader(body))
 	if err != nil {
 		a.Class, a.Error = guard.Invalid, "This is not a valid URL."
 		return a, 0, nil
 	}
 	r.Header = headers
-	resp, err := j.Client.Do(r)
+	resp, err := d.Client.Do(r)
 	if err != nil {
 		a.Class, a.Error = guard.Class(err), guard.Message(err)
 		return a, 0, nil
@@ -111,7 +138,7 @@ func (j *job) post(ctx context.Context, one webhook.Delivery, body []byte) (a we
 	a.Headers = access.headers(resp.Header)
 	a.Response, a.Truncated = access.read(resp)
 	if a.Class != "" {
-		hint = webhook.RetryAfter(resp.Header, j.now())
+		hint = webhook.RetryAfter(resp.Header, d.now())
 	}
 	return a, hint, nil
 }

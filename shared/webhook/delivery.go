@@ -39,8 +39,8 @@ type Delivery struct {
 	// Shape is how the target wanted its bodies when they were first made; nil for one that cannot choose.
 	Shape *Shape `json:"shape,omitempty"`
 	// Deployment and Body are those of a notice.
-	Deployment string          `json:"deployment,omitempty"`
-	Body       json.RawMessage `json:"body,omitempty"`
+	Deployment string `json:"deployment,omitempty"`
+	Body       string `json:"body,omitempty"`
 	// Event is what X-Crewship-Event says.
 	Event  string `json:"event"`
 	Status Status `json:"status"`
@@ -108,7 +108,7 @@ func New(runID string, seq int, target, part, event string, now time.Time) Deliv
 // NewNotice makes the delivery of something that belongs to no run, under an id of the caller's.
 func NewNotice(noticeID string, e Endpoint, event string, body []byte, now time.Time) Delivery {
 	d := New(noticeID, 0, e.ID, "0", event, now)
-	d.Parts, d.Deployment, d.Body = 1, e.DeploymentID, body
+	d.Parts, d.Deployment, d.Body = 1, e.DeploymentID, string(body)
 	return d
 }
 
@@ -260,7 +260,7 @@ func (s Deliveries) Put(ctx context.Context, d *Delivery) error {
 		if r.List = logList(d.Target); d.Parked {
 			r.List = ParkedList(d.Target)
 		}
-		r.Order = d.order()
+		r.Order = d.Order()
 	}
 	rev, err := s.Store.Put(ctx, r)
 	if err != nil {

@@ -164,11 +164,15 @@ func (s Endpoints) Change(ctx context.Context, endpointID string, f func(*Endpoi
 	return Endpoint{}, fault.New(fault.Conflict, "The webhook is being changed by someone else; please try again.")
 }
 
-// Delete removes an endpoint and what was known of its health; fault.NotFound when there is none. Nothing more is sent to it.
+// Delete removes an endpoint; fault.NotFound when there is none. Nothing more is sent to it. What is known of its health stays
+// until what was parked under it is called off.
 func (s Endpoints) Delete(ctx context.Context, endpointID string) error {
 	for range changes {
 		e, err := s.Find(ctx, endpointID)
 		if err != nil {
+			return err
+		}
+		if err := s.Resume(ctx, e); err != nil {
 			return err
 		}
 		if err = s.Store.Delete(ctx, endpointKey(e.DeploymentID, e.ID), e.rev); fault.Is(err, fault.Conflict) {
@@ -177,7 +181,7 @@ func (s Endpoints) Delete(ctx context.Context, endpointID string) error {
 		if err != nil {
 			return fmt.Errorf("delete endpoint %s: %w", endpointID, err)
 		}
-		return s.clear(ctx, record.Prefix("W#"+e.DeploymentID, outgoing+e.ID), record.Prefix("W#"+e.ID, ""))
+		return s.clear(ctx, record.Prefix("W#"+e.ID, ""))
 	}
 	return fault.New(fault.Conflict, "The webhook is being changed by someone else; please try again.")
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"muster/events"
 	"muster/shared/fault"
 	"muster/shared/record"
 )
@@ -133,7 +134,7 @@ func (h *Health) Note(o Outcome, now time.Time) (disable DisabledBy) {
 	case o.Probe && h.State == Probing && o.Taken > 0:
 		h.State, h.Probe, h.Opened, h.Since, h.Tries, h.Failures = Well, "", 0, time.Time{}, 0, 0
 		h.drain(now)
-		h.News = append(h.News, News{Event: "endpoint.recovered", At: now})
+		h.News = append(h.News, News{Event: events.EndpointRecovered, At: now})
 	case o.Probe && h.State == Probing && o.Failed > 0:
 		h.open(now)
 	case h.State == Well && h.Tries >= enoughSeen && 10*h.Failures >= badShare*h.Tries:
@@ -169,6 +170,9 @@ func (h Health) StillParks(now time.Time) bool {
 	return h.Parks() || !h.Drain.IsZero() && now.Sub(h.Drain) < mayPark
 }
 
+// AtOnce is how many parked deliveries are called off at a time.
+const AtOnce = mostRamp
+
 // Drained says that a release that finds nothing is over.
 func (h Health) Drained(now time.Time) bool { return now.Sub(h.Drain) >= settled }
 
@@ -193,11 +197,9 @@ func (h *Health) Reserve(perSecond int, now time.Time) (slot time.Time) {
 	return slot
 }
 
-// Release gives how many parked deliveries go now, and makes it more for the next time. perSecond is the endpoint's bound,
-// 0 for none.
-func (h *Health) Release(perSecond int, now time.Time) (n int) {
+// Next gives how many parked deliveries go now. perSecond is the endpoint's bound, 0 for none.
+func (h Health) Next(perSecond int, now time.Time) (n int) {
 	n = max(h.Ramp, firstRamp)
-	h.Ramp = min(2*n, mostRamp)
 	if perSecond > 0 {
 		free := Tick - max(h.Slot.Sub(now), 0)
 		n = min(n, max(int(free.Seconds()*float64(perSecond)), 0))
@@ -205,11 +207,47 @@ func (h *Health) Release(perSecond int, now time.Time) (n int) {
 	return n
 }
 
+// Released notes that of up to n parked deliveries so many were found and went. Next time there may be more; when none are
+// left and none can come, the release is over.
+func (h *Health) Released(found, n int, now time.Time) {
+	if found == 0 && n > 0 && h.Drained(now) {
+		h.Rest()
+		return
+	}
+	h.Ramp = min(2*max(h.Ramp, firstRamp), mostRamp)
+	h.Due = now.Add(Tick).UTC()
+}
+
+// Wait notes that the endpoint is disabled: what is parked stays so until somebody enables it.
+func (h *Health) Wait(now time.Time) {
+	if h.Drain.IsZero() || h.Drained(now) {
+		h.Rest()
+		return
+	}
+	h.Due = now.Add(Tick).UTC()
+}
+
+// Rest ends a release, and lets nobody look at the record.
+func (h *Health) Rest() { h.Drain, h.Ramp, h.Due = time.Time{}, 0, time.Time{} }
+
+// Deployment gives the deployment of the endpoint.
+func (h Health) Deployment() string { return h.deployment }
+
 func healthKey(deploymentID, endpointID string) record.Key {
 	return record.Key{Part: "W#" + deploymentID, Sort: outgoing + endpointID + healthSuffix}
 }
 
 const healthSuffix = "#HEALTH"
+
+// Idle notes that a probe was due and nothing is parked that could be one: the next delivery that comes is. After the
+// second time in a row the breaker closes, for nobody needs it.
+func (h *Health) Idle(now time.Time) {
+	if h.State == Probing && h.Probe == "" {
+		h.State, h.Opened, h.Due = Well, 0, time.Time{}
+		return
+	}
+	h.State, h.Probe, h.Due = Probing, "", now.Add(longestPause).UTC()
+}
 
 // HealthOf gives the endpoint whose health a record is; ok is false when it is something else.
 func HealthOf(k record.Key) (deploymentID, endpointID string, ok bool) {
@@ -291,7 +329,7 @@ func (s Endpoints) Resume(ctx context.Context, e Endpoint) error {
 		return err
 	}
 	return s.ChangeHealth(ctx, &h, func(h *Health) bool {
-		*h = Health{Slot: h.Slot, News: h.News, deployment: h.deployment, endpoint: h.endpoint, rev: h.rev}
+		*h = Health{Slot: h.Slot, deployment: h.deployment, endpoint: h.endpoint, rev: h.rev}
 		h.drain(s.now())
 		return true
 	})
