@@ -72,6 +72,10 @@ cdk: ## synthesise the stack and hold the template to its rules (needs Node)
 bench: ## measure this machine (about two minutes; asserts nothing)
 	@go run ./infra/bench
 
+.PHONY: bench-delivery
+bench-delivery: ## measure the delivery of webhooks (two to three minutes; asserts nothing)
+	@go run ./infra/bench -delivery
+
 # The architecture of the functions. infra/cdk reads it too.
 export ARCH ?= arm64
 

@@ -91,7 +91,7 @@ var rows = []row{
 	{"functions/*", home, nil, "one Lambda function each"},
 	{"infra", home, nil, "the manifest"},
 	{"infra/cdk", home, []string{"infra"}, "the manifest as CloudFormation"},
-	{"infra/bench", home, []string{"infra", "infra/runtimeapi", "shared/engine/llm/scripted"}, "what make bench measures: a program, with the help that tests have"},
+	{"infra/bench", home, []string{"infra", "infra/host", "infra/runtimeapi", "shared/engine/llm/scripted", "shared/guard/guardtest"}, "what make bench measures: a program, with the help that tests have"},
 	{"infra/count", home, []string{"infra", "infra/host"}, "what a run costs, counted"},
 	{"infra/guides", home, nil, "every snippet of the guides, run"},
 	{"infra/faults", home, []string{"infra", "infra/host"}, "every fault, on purpose"},

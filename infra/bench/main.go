@@ -24,9 +24,15 @@ const longest = 3 * time.Minute
 func main() {
 	asModel := flag.Bool("model", false, "be the model server (bench starts itself so)")
 	together := flag.Int("together", 1, "for -model: how many first calls of a run to wait for before answering them")
+	asTaker := flag.Bool("taker", false, "be the receiver (bench starts itself so)")
+	delivery := flag.Bool("delivery", false, "measure the delivery of webhooks and nothing else")
 	flag.Parse()
-	if *asModel {
+	switch {
+	case *asModel:
 		serveModel(*together)
+		return
+	case *asTaker:
+		serveTaker()
 		return
 	}
 	slog.SetDefault(slog.New(slog.DiscardHandler))
@@ -34,7 +40,7 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	if err := measure(ctx); err != nil {
+	if err := measure(ctx, *delivery); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -46,9 +52,11 @@ type bench struct {
 	dir string
 	// local is the binary of the embedded home.
 	local string
+	// couriers counts those that were opened.
+	couriers int
 }
 
-func measure(ctx context.Context) error {
+func measure(ctx context.Context, delivery bool) error {
 	// Not the directory for temporary files: that is often in memory, and an fsync there costs nothing.
 	if err := os.MkdirAll(".muster", 0o700); err != nil {
 		return err
@@ -62,23 +70,31 @@ func measure(ctx context.Context) error {
 		return err
 	}
 	b := &bench{dir: dir, local: filepath.Join(dir, "local")}
-	build := exec.CommandContext(ctx, "go", "build", "-o", b.local, "./infra/local")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build the embedded home: %w", err)
+	parts := []func(context.Context) error{b.rates, b.neighbours}
+	if !delivery {
+		if err := b.prepare(ctx); err != nil {
+			return err
+		}
+		parts = []func(context.Context) error{b.quiet, b.busy, b.memory, b.steps, b.deliveries, b.bootstraps}
 	}
-	if err := writeCrew(filepath.Join(dir, crewName)); err != nil {
-		return err
-	}
-
 	fmt.Printf("%s, %s.\n\n| measured | |\n|---|--:|\n", machine(), time.Now().Format(time.DateOnly))
 	var failures []error
-	for _, part := range []func(context.Context) error{b.quiet, b.busy, b.memory, b.steps, b.deliveries, b.bootstraps} {
+	for _, part := range parts {
 		if err := part(ctx); err != nil {
 			failures = append(failures, err)
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// prepare builds the embedded home and writes the crew.
+func (b *bench) prepare(ctx context.Context) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", b.local, "./infra/local")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the embedded home: %w", err)
+	}
+	return writeCrew(filepath.Join(b.dir, crewName))
 }
 
 // row prints one row of the table at once: what follows may take a while.

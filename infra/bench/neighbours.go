@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"muster/shared/guard/guardtest"
+	"muster/shared/run"
+	"muster/shared/webhook"
+)
+
+const (
+	healthy       = 99
+	backlog       = 100_000
+	neighbourTime = 24 * time.Second
+	neighbourPace = 5 * time.Millisecond // between two deliveries: 200 a second to all healthy ones together
+)
+
+// neighbours is what 99 healthy endpoints notice of a dead one with a backlog: from the moment a delivery is asked for until
+// the receiver has it.
+func (b *bench) neighbours(ctx context.Context) error {
+	for _, dead := range []struct {
+		what string
+		url  func() (url string, stop func())
+	}{
+		{"alone", nil},
+		{fmt.Sprintf("beside one that refuses connections and has %d waiting", backlog), refusing},
+		{fmt.Sprintf("beside one that never answers and has %d waiting", backlog), hanging},
+	} {
+		if err := b.beside(ctx, dead.what, dead.url); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func refusing() (string, func()) {
+	s := httptest.NewServer(nil)
+	s.Close()
+	return s.URL, func() {}
+}
+
+func hanging() (string, func()) {
+	s := httptest.NewServer(http.HandlerFunc(guardtest.Hang))
+	return s.URL, func() { s.CloseClientConnections(); s.Close() }
+}
+
+func (b *bench) beside(ctx context.Context, what string, dead func() (string, func())) error {
+	var (
+		mu    sync.Mutex
+		asked = map[string]time.Time{}
+		late  []time.Duration
+		tried int
+
+		deadTarget string
+	)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		if at, ok := asked[r.Header.Get(webhook.HeaderDelivery)]; ok {
+			late = append(late, time.Since(at))
+			delete(asked, r.Header.Get(webhook.HeaderDelivery))
+		}
+	}))
+	defer receiver.Close()
+	b.couriers++
+	c, err := b.newCourier(ctx, fmt.Sprintf("beside-%d", b.couriers), nil, func(m run.DeliveryMessage, _ time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		if m.Target == deadTarget {
+			tried++
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	var targets []string
+	for range healthy {
+		targets = append(targets, c.target(receiver.URL))
+	}
+	if dead != nil {
+		url, stop := dead()
+		defer stop()
+		deadTarget = c.target(url)
+		if err := c.send(ctx, deadTarget, 1, backlog); err != nil {
+			return err
+		}
+	}
+	c.begin(ctx)
+	var heaps, files []string
+	tick := time.NewTicker(neighbourPace)
+	defer tick.Stop()
+	began := time.Now()
+	quarter := neighbourTime / 4
+	n := 0
+	for time.Since(began) < neighbourTime {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		target, seq := targets[n%healthy], 1+n/healthy
+		n++
+		mu.Lock()
+		asked[webhook.New(c.run.ID, seq, target, "0", "", began).Shown()] = time.Now()
+		mu.Unlock()
+		if err := c.send(ctx, target, seq, 1); err != nil {
+			return err
+		}
+		if time.Since(began) > quarter*time.Duration(len(heaps)+1) {
+			h, f := held()
+			heaps, files = append(heaps, fmt.Sprintf("%.0f", h)), append(files, strconv.Itoa(f))
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	missing := len(asked)
+	for _, at := range asked {
+		late = append(late, time.Since(at))
+	}
+	row(fmt.Sprintf("%d healthy endpoints %s: asked to arrived, p50, p99, longest", healthy, what), "%s, %s, %s; %d of %d under way",
+		ms(quantile(late, 50)), ms(quantile(late, 99)), ms(quantile(late, 100)), missing, n)
+	row("the same: heap in MB, open files, over the time; attempts at the dead one", "%v, %v; %d", heaps, files, tried)
+	return nil
+}
+
+// held is the memory in MB and the number of files that this process holds.
+func held() (mb float64, files int) {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	open, _ := os.ReadDir("/proc/self/fd")
+	return float64(m.HeapAlloc) / 1e6, len(open)
+}
