@@ -19,8 +19,8 @@ func logList(endpointID string) string { return "deliveries/" + endpointID }
 // ParkedList names the list of an endpoint's parked deliveries.
 func ParkedList(endpointID string) string { return "parked/" + endpointID }
 
-// order is a delivery's place in its list.
-func (d Delivery) order() string { return moment(d.CreatedAt) + "/" + d.ID }
+// Order is a delivery's place in the log: as the Cursor of a LogRequest it is where the log goes on.
+func (d Delivery) Order() string { return moment(d.CreatedAt) + "/" + d.ID }
 
 // moment sorts like the time.
 func moment(t time.Time) string { return fmt.Sprintf("%013d", max(t.UnixMilli(), 0)) }
@@ -115,13 +115,13 @@ func (s Deliveries) logOfRun(ctx context.Context, q LogRequest, before string) (
 	if err != nil {
 		return nil, "", err
 	}
-	slices.SortFunc(all, func(a, b Delivery) int { return cmp.Compare(b.order(), a.order()) })
+	slices.SortFunc(all, func(a, b Delivery) int { return cmp.Compare(b.Order(), a.Order()) })
 	for _, d := range all {
-		if d.Target != q.Endpoint || before != "" && d.order() >= before || !q.wants(d) {
+		if d.Target != q.Endpoint || before != "" && d.Order() >= before || !q.wants(d) {
 			continue
 		}
 		if found = append(found, d); len(found) == q.Limit {
-			return found, d.order(), nil
+			return found, d.Order(), nil
 		}
 	}
 	return found, "", nil
