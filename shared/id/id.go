@@ -3,13 +3,24 @@
 package id
 
 import (
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
 
 // New gives a fresh UUIDv7: ids sort by the time they were made.
 func New() string { return uuid.Must(uuid.NewV7()).String() }
+
+// From gives what no id sorts below that was made from a time on.
+func From(t time.Time) string {
+	ms := fmt.Sprintf("%012x", max(t.UnixMilli(), 0))
+	return ms[:8] + "-" + ms[8:] + "-7000-8000-000000000000"
+}
+
+// NewAt gives a fresh UUIDv7 of another time than now.
+func NewAt(t time.Time) string { return From(t)[:14] + uuid.Must(uuid.NewV7()).String()[14:] }
 
 // Derive gives the UUIDv5 of name under a parent id: the same two give the same id, anywhere and always.
 func Derive(parent, name string) string {

@@ -17,6 +17,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
+	"time"
 
 	"muster/shared/fault"
 	"muster/shared/record"
@@ -33,18 +35,23 @@ const (
 	Deployment Kind = "deployment"
 	// Internal may use the internal routes of a workspace, and nothing else.
 	Internal Kind = "internal"
+	// Ticket may watch one run for a time, and nothing else. It may stand in a URL, where a token must not.
+	Ticket Kind = "ticket"
 )
 
 // prefixes begin the tokens of each kind, so that a person (or a scanner of leaked secrets) knows one on sight. What a token
 // is good for is decided by its record alone.
-var prefixes = map[Kind]string{Workspace: "mus_ws_", Deployment: "mus_dep_", Internal: "mus_int_"}
+var prefixes = map[Kind]string{Workspace: "mus_ws_", Deployment: "mus_dep_", Internal: "mus_int_", Ticket: "mus_tkt_"}
 
 // Caller is whom a token stands for.
 type Caller struct {
 	Kind        Kind   `json:"kind"`
 	WorkspaceID string `json:"workspace"`
-	// DeploymentID is set for a Deployment caller only.
+	// DeploymentID is set for a Deployment caller, and for a Ticket.
 	DeploymentID string `json:"deployment,omitempty"`
+	// RunID and Until, when it ceases to hold, are set for a Ticket only.
+	RunID string    `json:"run,omitempty"`
+	Until time.Time `json:"until,omitzero"`
 	// Name tells the tokens of one workspace or deployment apart; "" is a fine name.
 	Name string `json:"name,omitempty"`
 }
@@ -59,6 +66,14 @@ func (c Caller) Sees(workspaceID, deploymentID string) bool {
 	}
 	return false
 }
+
+// SeesRun tells whether a run of this workspace and deployment is the caller's to see.
+func (c Caller) SeesRun(workspaceID, deploymentID, runID string) bool {
+	return c.Sees(workspaceID, deploymentID) || c.Kind == Ticket && c.RunID == runID
+}
+
+// IsTicket tells whether a token may stand in a URL.
+func IsTicket(token string) bool { return strings.HasPrefix(token, prefixes[Ticket]) }
 
 // Tokens mints tokens and knows them again.
 type Tokens struct {
@@ -76,15 +91,16 @@ func Hash(token string) string {
 // Mint makes a token for c and keeps its hash. The token itself is returned this once.
 func (t *Tokens) Mint(ctx context.Context, c Caller) (string, error) {
 	prefix, known := prefixes[c.Kind]
-	if !known || c.WorkspaceID == "" || (c.Kind == Deployment) != (c.DeploymentID != "") {
-		return "", fmt.Errorf("mint a token for kind %q, workspace %q, deployment %q: this is nobody", c.Kind, c.WorkspaceID, c.DeploymentID)
+	ofDeployment, ofRun := c.Kind == Deployment || c.Kind == Ticket, c.Kind == Ticket
+	if !known || c.WorkspaceID == "" || ofDeployment != (c.DeploymentID != "") || ofRun != (c.RunID != "") || ofRun == c.Until.IsZero() {
+		return "", fmt.Errorf("mint a token for kind %q, workspace %q, deployment %q, run %q: this is nobody", c.Kind, c.WorkspaceID, c.DeploymentID, c.RunID)
 	}
-	token := prefix + base64.RawURLEncoding.EncodeToString(random())
+	token := NewToken(prefix)
 	body, err := json.Marshal(c)
 	if err != nil {
 		return "", fmt.Errorf("mint a token: %w", err)
 	}
-	if _, err := t.Records.Put(ctx, record.Record{Key: tokenKey(Hash(token)), Body: body}); err != nil {
+	if _, err := t.Records.Put(ctx, record.Record{Key: tokenKey(Hash(token)), Body: body, Expires: c.Until}); err != nil {
 		return "", fmt.Errorf("keep a token of workspace %s: %w", c.WorkspaceID, err)
 	}
 	return token, nil
@@ -125,6 +141,9 @@ func (t *Tokens) Revoke(ctx context.Context, token string) error {
 	}
 	return nil
 }
+
+// NewToken makes 256 random bits that can stand in a URL, after a prefix.
+func NewToken(prefix string) string { return prefix + base64.RawURLEncoding.EncodeToString(random()) }
 
 // SecretPrefix begins every signing secret.
 const SecretPrefix = "whsec_"

@@ -1,0 +1,25 @@
+// Package trigger is how a run is started from outside: a URL with a token in it, who may use it, and what came of each
+// request. It knows no wire. It promises:
+//
+//   - A token is 256 random bits, kept as SHA-256 and read consistently at each use: regenerated, disabled or deleted, the
+//     old one is dead at once.
+//   - A trigger that names its Sender starts runs for requests of that sender only. Its secret is sealed, and never shown.
+//   - Every request to a trigger that is there leaves a Receipt: what came, what became of it, why, and which run. Of one
+//     that was refused no body is kept, and at most sixty a minute leave a receipt.
+//   - The same request again gives the run of the first: it is known by its Idempotency-Key, else by the sender's id of the
+//     delivery, for 24 hours, else by its signature, for a minute.
+//   - A run that nobody has begun when the caller is told so is withdrawn, and never begins.
+//
+// Receive does all that for an incoming webhook. A wire that knows its callers by other means uses Begin, Refuse and Start.
+//
+// # Keys
+//
+// The triggers of a deployment lie beside its endpoints, everything of one trigger in a partition of its own:
+//
+//	W#<deployment> / IN#<trigger>       the Trigger
+//	W#<trigger> / OF                    its deployment
+//	T#<sha256> / TRIGGER                what a token stands for
+//	W#<trigger> / RECEIPT#<receipt>     a Receipt (list "receipts/<deployment>", by id)
+//	W#<trigger> / RECEIVED#<receipt>    the body that came (blob)
+//	W#<trigger> / REFUSED               how many were refused this minute
+package trigger
