@@ -24,7 +24,7 @@ type Run struct {
 	Trigger   string    `json:"trigger,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 
-	// State, StartedAt (first claim), EndedAt and Error (a sentence, failed runs only) are copies for lists.
+	// State, StartedAt (the first claim of somebody who was to execute it), EndedAt and Error (a sentence, failed runs only) are copies for lists.
 	State     State     `json:"state"`
 	StartedAt time.Time `json:"started_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`

@@ -28,6 +28,8 @@ type slots struct {
 	Max  int    `json:"max"`
 	Runs []slot `json:"runs"`
 
+	// due is when the sweeper looks after the list; zero when nobody waits.
+	due time.Time
 	rev int64
 }
 
@@ -44,11 +46,19 @@ const maxWaiting = 1000
 // unborn is how long a run on a list may have no item.
 const unborn = time.Minute
 
-// slotGrace is how often a run that waits for a slot is looked after, should the knock have been lost.
-const slotGrace = 5 * time.Minute
+// A knock can be lost: whoever takes a run off a list may die before it has knocked for the next. So a list where runs wait
+// is looked after at each tick, as one record for all of them. Their own `due`, which costs a write for each, is for what
+// that does not find.
+const (
+	slotLook  = 30 * time.Second
+	slotGrace = 5 * time.Minute
+)
+
+// SlotsPart begins the partition of every list.
+const SlotsPart = "S#"
 
 // gate gives the partition of the list of a trigger ('t'), a deployment ('d') or a workspace ('w').
-func gate(kind byte, id string) string { return "S#" + string(kind) + "/" + id }
+func gate(kind byte, id string) string { return SlotsPart + string(kind) + "/" + id }
 
 func slotsKey(part string) record.Key { return record.Key{Part: part, Sort: "SLOTS"} }
 
@@ -266,6 +276,48 @@ func (s *Service) sweepSlots(ctx context.Context, part string) error {
 	return nil
 }
 
+// WakeSlots looks after a list that is due: it knocks again for runs that were given a slot and have not begun. The list is
+// due again as long as anybody waits, or may not have heard.
+func (s *Service) WakeSlots(ctx context.Context, part string) error {
+	if err := s.sweepSlots(ctx, part); err != nil {
+		return err
+	}
+	l, err := s.readSlots(ctx, part)
+	if err != nil || l.due.IsZero() || l.due.After(s.now()) {
+		return err
+	}
+	holders := l.holders()
+	var unheard []slot
+	for _, e := range holders[max(0, len(holders)-looksAt):] { // whoever was given a slot last is last
+		r, err := s.Get(ctx, e.Run)
+		if fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if r.State != Queued {
+			continue
+		}
+		waits, err := s.waitsForSlot(ctx, r) // in another list
+		if err != nil {
+			return err
+		}
+		if !waits {
+			unheard = append(unheard, e)
+		}
+	}
+	s.knock(ctx, unheard)
+	l.due = time.Time{}
+	if len(unheard) > 0 {
+		l.due = s.now().Add(slotLook).UTC()
+	}
+	if err := s.putSlots(ctx, part, &l); !fault.Is(err, fault.Conflict) {
+		return err
+	}
+	return nil // the list has moved on, and is still due
+}
+
 // waitsForSlot says whether a run is on a list and has no slot there. Then it needs no message: somebody will knock.
 func (s *Service) waitsForSlot(ctx context.Context, r Run) (bool, error) {
 	for _, part := range r.gates() {
@@ -335,13 +387,15 @@ func (s *Service) readSlots(ctx context.Context, part string) (slots, error) {
 	if err := json.Unmarshal(rec.Body, &l); err != nil {
 		return slots{}, fmt.Errorf("decode the list %s: %w", part, err)
 	}
-	l.rev = rec.Rev
+	l.rev, l.due = rec.Rev, rec.Due
 	return l, nil
 }
 
 func (s *Service) putSlots(ctx context.Context, part string, l *slots) error {
-	body := encode(l)
-	rec := record.Record{Key: slotsKey(part), Rev: l.rev, Body: []byte(body)}
+	if l.due.IsZero() && l.Max > 0 && len(l.Runs) > l.Max {
+		l.due = s.now().Add(slotLook).UTC()
+	}
+	rec := record.Record{Key: slotsKey(part), Rev: l.rev, Due: l.due, Body: []byte(encode(l))}
 	rev, err := s.repeat(ctx, func() (int64, error) { return s.Store.Put(ctx, rec) }, rec.Body)
 	l.rev = rev
 	return err

@@ -13,11 +13,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"muster/events"
 	"muster/shared/crew"
 	"muster/shared/fault"
 	"muster/shared/record"
 	"muster/shared/run"
 	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/storetest"
 )
 
 func (s *stage) limited(t crew.Traffic) run.StartRequest {
@@ -180,6 +182,84 @@ func (n noRuns) Put(ctx context.Context, r record.Record) (int64, error) {
 		return 0, errLostAnswer
 	}
 	return n.Store.Put(ctx, r)
+}
+
+// A list is one record, and due as long as runs wait in it; they themselves need not be.
+func TestAKnockThatWasLostIsSentAgainByTheNextTick(t *testing.T) {
+	s := newStage(t)
+	q := s.limited(crew.Traffic{MaxConcurrentRuns: 1})
+	part := "S#d/" + q.Deployment.ID
+	due := func() time.Time {
+		t.Helper()
+		list, err := s.Store.Get(t.Context(), record.Key{Part: part, Sort: "SLOTS"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list.Due
+	}
+	tick := func() []string {
+		t.Helper()
+		s.clock = s.clock.Add(time.Minute)
+		if err := s.WakeSlots(t.Context(), part); err != nil {
+			t.Fatal(err)
+		}
+		return s.knocked()
+	}
+	first := s.start(q)
+	s.want("nobody waits, and nobody is looked after", due(), time.Time{})
+	second := s.start(q)
+	one := s.claim(first.ID)
+	s.knocked()
+	s.want("the first is at work, and the second waits", tick(), []string(nil))
+	if due().IsZero() {
+		t.Error("somebody waits, and nobody will look")
+	}
+	s.end(one)
+	s.knocked() // whoever ended it died here
+	s.want("the knock is sent again", tick(), []string{second.ID})
+	s.want("and again, until it is heard", tick(), []string{second.ID})
+	two := s.claim(second.ID)
+	s.want("whoever has begun needs none", tick(), []string(nil))
+	s.want("and nobody waits", due(), time.Time{})
+	s.end(two)
+}
+
+func TestARunThatIsStoppedBeforeItBeganWasNeverStarted(t *testing.T) {
+	s := newStage(t)
+	r := s.start(s.request())
+	stopped, err := s.Stop(t.Context(), r.ID)
+	if err != nil || stopped.State != run.Canceled || !stopped.StartedAt.IsZero() || stopped.EndedAt.IsZero() {
+		t.Errorf("it is %s, started at %s and ended at %s, %v", stopped.State, stopped.StartedAt, stopped.EndedAt, err)
+	}
+	begun, err := s.AwaitStart(t.Context(), r.ID, s.clock.Add(time.Hour))
+	if err != nil || begun.State != run.Canceled {
+		t.Errorf("who waits for it to begin is told %s, %v", begun.State, err)
+	}
+}
+
+func TestTheNextRunDoesNotSeemToBeginBeforeTheOneBeforeWasOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stage{t: t}
+		s.Service = &run.Service{Store: &storetest.Memory{}, Runs: s, Deliveries: s}
+		q := s.limited(crew.Traffic{MaxConcurrentRuns: 1})
+		first, second := s.start(q), s.start(q)
+		o := s.claim(first.ID)
+		b := o.Root()
+		for range 20 { // a millisecond each
+			d, err := events.NewCustom("order.seen", json.RawMessage(`{}`), events.Identity{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Emit(d, run.Scope{})
+		}
+		if err := o.End(run.Outcome{State: run.Succeeded}, b); err != nil {
+			t.Fatal(err)
+		}
+		ended, started := o.Run().EndedAt, s.claim(second.ID).Run().StartedAt
+		if started.Before(ended) {
+			t.Errorf("the second began at %s, and the first ended at %s", started.Format(events.TimeFormat), ended.Format(events.TimeFormat))
+		}
+	})
 }
 
 func TestWithoutLimitsNothingIsReadOrWritten(t *testing.T) {

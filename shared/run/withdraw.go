@@ -13,12 +13,12 @@ const (
 	rarestLook = time.Second
 )
 
-// AwaitStart waits until somebody has begun the run, or it was withdrawn, and at most until a time. It gives the run as it
+// AwaitStart waits until somebody has begun the run, or it was withdrawn or stopped, and at most until a time. It gives the run as it
 // was read last; one that was begun has StartedAt.
 func (s *Service) AwaitStart(ctx context.Context, runID string, until time.Time) (Run, error) {
 	for wait := firstLook; ; wait = min(wait*3/2, rarestLook) {
 		r, err := s.Get(ctx, runID)
-		if err != nil || !r.StartedAt.IsZero() || r.Withdrawn {
+		if err != nil || !r.StartedAt.IsZero() || r.State.Ended() {
 			return r, err
 		}
 		left := until.Sub(s.now())

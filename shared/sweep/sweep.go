@@ -1,5 +1,5 @@
 // Package sweep is the one loop over what is due: runs whose message was lost or whose owner died, ended runs whose
-// deliveries have no record, parked deliveries, schedules, and questions that have stood for too long, which package run answers. It
+// deliveries have no record, parked deliveries, schedules, lists where runs wait for a slot, and questions that have stood for too long, which package run answers. It
 // decides nothing. It sends first and moves `due` forward then, on condition that it is still what was read; so whatever
 // it finds is knocked for at least once, however often a sweeper dies.
 package sweep
@@ -102,6 +102,8 @@ func (s *Sweeper) one(ctx context.Context, r record.Entry, found map[run.Finding
 		return nil
 	case ok && strings.HasPrefix(r.Sort, "D#"):
 		return s.Parked(ctx, r.Key)
+	case strings.HasPrefix(r.Part, run.SlotsPart):
+		return s.Runs.WakeSlots(ctx, r.Part)
 	case strings.HasPrefix(r.Part, schedule.Partition):
 		return s.Schedule(ctx, r.Key)
 	}
