@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
+	"muster/events"
 	"muster/shared/run"
 	"muster/shared/webhook"
 )
@@ -17,7 +19,7 @@ const (
 )
 
 // Stream makes the bodies of the streaming webhook: the events of a page that the target asked for, in batches, or one by
-// one when it is realtime. messages is the conversation of the page, which its events show.
+// one when it is realtime. An endpoint may ask for where a run stands, too, and is sent the event that says so on this wire. messages is the conversation of the page, which its events show.
 func Stream(r run.Run, q run.Request, p run.Page, t run.Target, messages []json.RawMessage) ([]webhook.Body, error) {
 	batch := maxBatch
 	if t.Realtime {
@@ -31,10 +33,10 @@ func Stream(r run.Run, q run.Request, p run.Page, t run.Target, messages []json.
 	var pending [][]byte
 	size := 0
 	for _, e := range p.Events {
-		if !t.Asks(e.Type) {
+		if !t.Asks(e.Type) && !asksByLife(t, p, e.Type) {
 			continue
 		}
-		event, err := canonical(e.Publish(r.ID, messages))
+		event, err := webhook.Marshal(e.Publish(r.ID, messages))
 		if err != nil {
 			return nil, fmt.Errorf("write event %s of run %s: %w", e.ID, r.ID, err)
 		}
@@ -49,6 +51,21 @@ func Stream(r run.Run, q run.Request, p run.Page, t run.Target, messages []json.
 		bodies = append(bodies, envelope(pending, meta))
 	}
 	return bodies, nil
+}
+
+// lives are the events of this wire that say where a run stands.
+var lives = map[string]string{
+	events.RunStarted:   "crew_kickoff_started",
+	events.RunWaiting:   "human_feedback_requested",
+	events.RunSucceeded: "crew_kickoff_completed",
+	events.RunFailed:    "crew_kickoff_failed",
+	events.RunCanceled:  "crew_kickoff_failed",
+}
+
+func asksByLife(t run.Target, p run.Page, eventType string) bool {
+	return t.Kind == run.EndpointTarget && slices.ContainsFunc(p.Lifecycle(), func(name string) bool {
+		return lives[name] == eventType && t.Asks(name)
+	})
 }
 
 func canonicalMeta(meta json.RawMessage) ([]byte, error) {

@@ -1,7 +1,6 @@
 package ampwire
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -161,16 +160,6 @@ func tool(n run.Note) (name, input, result *string) {
 
 // one makes a body that cannot be cut.
 func one(v any) (webhook.Body, error) {
-	raw, err := canonical(v)
+	raw, err := webhook.Marshal(v)
 	return webhook.Body{JSON: raw}, err
-}
-
-func canonical(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return webhook.Canonical(b.Bytes())
 }
