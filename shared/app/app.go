@@ -26,6 +26,7 @@ import (
 	"muster/shared/runner"
 	"muster/shared/schedule"
 	"muster/shared/sweep"
+	"muster/shared/webhook"
 	"muster/shared/workspace"
 )
 
@@ -85,7 +86,7 @@ func New(b Backends) *App {
 		b: b, client: guard.New(b.Guard), Crews: crews, Tokens: &workspace.Tokens{Records: b.Records, Static: b.Callers},
 		Runs: &run.Service{
 			Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, Unseal: b.Sealer.Open,
-			Traffic: b.Traffic, LeaseTime: b.Lease, Inbox: b.Inbox, Now: b.Now, Log: b.Log,
+			Standing: standing(b.Records), Traffic: b.Traffic, LeaseTime: b.Lease, Inbox: b.Inbox, Now: b.Now, Log: b.Log,
 		},
 	}
 }
@@ -136,6 +137,23 @@ func (a *App) newDispatcher() *dispatch.Dispatcher {
 			run.StepTarget: ampwire.Step, run.TaskTarget: ampwire.Task, run.CrewTarget: ampwire.Crew, run.StreamTarget: ampwire.Stream,
 			run.HumanTarget: ampwire.HumanInput(a.link),
 		},
+		EndpointFormats: map[string]dispatch.Format{
+			webhook.Crewship: deploywire.Outgoing, webhook.AMPStream: ampwire.Stream, webhook.Slack: deploywire.Slack, webhook.Discord: deploywire.Discord,
+		},
+		Notice: deploywire.Notice, Deployments: a.Crews.Deployments,
+	}
+}
+
+// standing gives the targets of a run that are not its kickoff's: the enabled endpoints of its deployment and environment.
+func standing(records record.Store) func(context.Context, run.Run) ([]run.Target, error) {
+	return func(ctx context.Context, r run.Run) (targets []run.Target, err error) {
+		all, err := webhook.Endpoints{Store: records}.Of(ctx, r.DeploymentID)
+		for _, e := range all {
+			if e.Enabled && e.Environment == r.Environment {
+				targets = append(targets, run.Target{ID: e.ID, Kind: run.EndpointTarget, Events: e.Events})
+			}
+		}
+		return targets, err
 	}
 }
 
@@ -158,7 +176,7 @@ func (a *App) schedules() *schedule.Schedules {
 // Sweep looks after everything that is due.
 func (a *App) Sweep(ctx context.Context) error {
 	s := sweep.Sweeper{
-		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Schedule: a.schedules().Wake,
+		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Health: a.tell.get(a.newDispatcher).Tend, Schedule: a.schedules().Wake,
 		Report: a.b.Report, Now: a.b.Now, Log: a.b.Log,
 	}
 	return s.Sweep(ctx)

@@ -1,5 +1,5 @@
 // Package sweep is the one loop over what is due: runs whose message was lost or whose owner died, ended runs whose
-// deliveries have no record, parked deliveries, schedules, lists where runs wait for a slot, and questions that have stood for too long, which package run answers. It
+// deliveries have no record, parked deliveries, the health of endpoints, schedules, lists where runs wait for a slot, and questions that have stood for too long, which package run answers. It
 // decides nothing. It sends first and moves `due` forward then, on condition that it is still what was read; so whatever
 // it finds is knocked for at least once, however often a sweeper dies.
 package sweep
@@ -23,6 +23,8 @@ type Sweeper struct {
 	Runs  *run.Service
 	// Parked sends a parked delivery again and moves its due; given the record's key. It is dispatch's.
 	Parked func(ctx context.Context, k record.Key) error
+	// Health looks after an endpoint whose health is due, given its record's key. It is dispatch's.
+	Health func(ctx context.Context, k record.Key) error
 	// Schedule fires a schedule, given its record's key, and moves its due.
 	Schedule func(ctx context.Context, k record.Key) error
 	// Report is told how many runs had each finding, after a sweep with any; they are logged unless it is set.
@@ -102,6 +104,8 @@ func (s *Sweeper) one(ctx context.Context, r record.Entry, found map[run.Finding
 		return nil
 	case ok && strings.HasPrefix(r.Sort, "D#"):
 		return s.Parked(ctx, r.Key)
+	case strings.HasPrefix(r.Part, "W#") && strings.HasSuffix(r.Sort, "#HEALTH"):
+		return s.Health(ctx, r.Key)
 	case strings.HasPrefix(r.Part, run.SlotsPart):
 		return s.Runs.WakeSlots(ctx, r.Part)
 	case strings.HasPrefix(r.Part, schedule.Partition):
