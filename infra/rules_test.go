@@ -59,6 +59,7 @@ var rows = []row{
 	{"shared/webhook", domain, nil, "how to sign and when to repeat, whatever is told"},
 	{"shared/run", domain, []string{"shared/crew", "shared/queue"}, "a run executes a version of a crew, and knocks at queues"},
 	{"shared/resend", domain, []string{"shared/queue", "shared/run", "shared/webhook"}, "what is sent again is a delivery of a run's page"},
+	{"shared/thread", domain, []string{"shared/crew", "shared/run"}, "a thread is a line of runs of a deployment"},
 	{"shared/schedule", domain, []string{"shared/crew", "shared/run"}, "a schedule starts runs of a deployment"},
 	{"shared/watch", domain, []string{"shared/run"}, "whoever watches reads a run's journal"},
 	{"shared/engine", domain, []string{"shared/crew", "shared/run", "shared/engine/llm", "shared/engine/rank", "shared/engine/tool"}, "the engine drives a crew and records in the run's journal"},

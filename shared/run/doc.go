@@ -37,5 +37,6 @@
 //	D#<seq>#<target>#…     deliveries, kept by package webhook
 //
 // "S#d/<deployment>" and "S#w/<workspace>" hold SLOTS, the list of its runs under way and of those that wait for a slot, and
-// RATE, the kickoffs of the minute, where these are limited. "I#<deployment>" / <hash of the key> remembers idempotency keys.
+// RATE, the kickoffs of the minute, where these are limited. "S#h/<thread>" holds the SLOTS of a thread, "THREAD#<thread>" /
+// TURN#<n> what each run left in it (blob). "I#<deployment>" / <hash of the key> remembers idempotency keys.
 package run

@@ -80,6 +80,11 @@ func (s *Service) tryClaim(ctx context.Context, runID string, alone bool) (*Owne
 		if !admitted {
 			return nil, ErrNothing
 		}
+		if r.Thread != "" && r.Turn == 0 {
+			if err := s.takeTurn(ctx, &r, &q); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if r.StartedAt.IsZero() && !r.Cancel { // one that is stopped before that never starts
 		r.StartedAt = s.now().UTC().Truncate(time.Millisecond)
@@ -399,6 +404,9 @@ const mostAhead = 100 * time.Millisecond
 // settle copies the outcome to the run item and gives the lease up.
 func (o *Owner) settle() error {
 	out := o.newest.Outcome
+	if err := o.leaveTurn(); err != nil {
+		return err
+	}
 	if ahead := o.newest.At.Sub(o.s.now()); o.Run().Gates != "" && ahead > 0 {
 		// The events of a page are a millisecond apart, so its time can be ahead of the clock. The run that gets the slot
 		// must not seem to begin before this one was over.

@@ -35,8 +35,16 @@ func (s *Service) Whole(ctx context.Context, runID string) (r Run, q Request, er
 	if len(recs) != 2 || recs[0].Key != requestKey(runID) {
 		return Run{}, Request{}, fmt.Errorf("run %s has no request", runID)
 	}
-	if q, err = s.request(ctx, runID, recs[0]); err != nil || r.Targets == "" {
+	if q, err = s.request(ctx, runID, recs[0]); err != nil {
 		return r, q, err
+	}
+	if r.Turn > 0 {
+		if err := s.build(ctx, r, &q); err != nil {
+			return r, q, err
+		}
+	}
+	if r.Targets == "" {
+		return r, q, nil
 	}
 	k, err := s.reply(ctx, runID, r.Targets)
 	q.Targets = k.Targets

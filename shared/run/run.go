@@ -40,7 +40,12 @@ type Run struct {
 
 	// WaitsAfter is the number of the newest page when the run last began to wait for a person.
 	WaitsAfter int `json:"waits_after,omitempty"`
-	// Gates are the lists where the run needs a slot: "t" for its trigger's, "d" for its deployment's, "w" for its workspace's.
+	// Thread is the thread that the run is in, "" for none. Turn is its number there, 0 until it has one, and Base that of
+	// the turn whose values it builds on.
+	Thread string `json:"thread,omitempty"`
+	Turn   int    `json:"turn,omitempty"`
+	Base   int    `json:"base,omitempty"`
+	// Gates are the lists where the run needs a slot: "h" for its thread's, "t" for its trigger's, "d" for its deployment's, "w" for its workspace's.
 	Gates string `json:"gates,omitempty"`
 
 	// The inbox: a wish to stop, answers by the id of their question, and until when somebody watches live, and wants to see
@@ -91,6 +96,10 @@ type Request struct {
 	// Of is the earlier run that this one repeats, Kept what it takes over from there, by the key of the task.
 	Of   string          `json:"of,omitempty"`
 	Kept map[string]Kept `json:"kept,omitempty"`
+	// Remember is how many earlier turns of its thread the run wants to know; Earlier are those, newest first, once it has
+	// its turn.
+	Remember int    `json:"remember,omitempty"`
+	Earlier  []Turn `json:"-"`
 }
 
 // Kind says what a target is told.

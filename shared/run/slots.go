@@ -13,11 +13,11 @@ import (
 	"muster/shared/record"
 )
 
-// Where concurrent runs are limited there is a list of runs, in one record: a trigger's, a deployment's, a workspace's. The
-// first Max of a list have a slot; those behind wait for one, in their order. A run enters the list of its trigger, when it
-// has a slot there that of its deployment, and then that of its workspace; so two lists never wait for each other. It leaves
-// all before its item says that it is over, and after it says that it waits for a person or was withdrawn. Whoever takes a run off a list knocks for the one that
-// gets its slot.
+// Where concurrent runs are limited there is a list of runs, in one record: a thread's, a trigger's, a deployment's, a
+// workspace's. The first Max of a list have a slot; those behind wait for one, in their order. A run enters the lists in this
+// order, each when it has a slot in the one before; so two lists never wait for each other. It leaves all before its item
+// says that it is over, and all but its thread's after it says that it waits for a person. Whoever takes a run off a
+// list knocks for the one that gets its slot.
 //
 // A death may leave a run on a list: one that never came to be, or one that waits or is over. Whoever finds a list full
 // takes such runs off. A run that is to have a slot again after it has waited notes its epoch in the list, so nobody takes
@@ -57,13 +57,16 @@ const (
 // SlotsPart begins the partition of every list.
 const SlotsPart = "S#"
 
-// gate gives the partition of the list of a trigger ('t'), a deployment ('d') or a workspace ('w').
+// gate gives the partition of the list of a thread ('h'), a trigger ('t'), a deployment ('d') or a workspace ('w').
 func gate(kind byte, id string) string { return SlotsPart + string(kind) + "/" + id }
 
 func slotsKey(part string) record.Key { return record.Key{Part: part, Sort: "SLOTS"} }
 
 // gates gives the lists where a run needs a slot, in the order in which it enters them.
 func (r Run) gates() (parts []string) {
+	if r.Thread != "" {
+		parts = append(parts, gate('h', r.Thread))
+	}
 	if strings.Contains(r.Gates, "t") {
 		parts = append(parts, gate('t', r.Trigger))
 	}
@@ -98,7 +101,7 @@ func (s *Service) enterAll(ctx context.Context, r *Run, q StartRequest) (admitte
 	for _, of := range []struct {
 		gate  string
 		bound crew.Traffic
-	}{{"t", q.Traffic}, {"d", q.Deployment.Traffic}, {"w", s.Traffic}} {
+	}{{"h", threadTraffic(q)}, {"t", q.Traffic}, {"d", q.Deployment.Traffic}, {"w", s.Traffic}} {
 		if of.bound.MaxConcurrentRuns > 0 {
 			r.Gates += of.gate
 			bounds = append(bounds, of.bound)
@@ -111,6 +114,9 @@ func (s *Service) enterAll(ctx context.Context, r *Run, q StartRequest) (admitte
 			if left := s.leaveAll(ctx, *r, gates[:i]); left != nil {
 				s.log().Warn("a run that was refused keeps a slot until somebody needs it", "run", r.ID, "error", left)
 			}
+			if part == gate('h', q.Thread) && fault.Is(err, fault.TooMany) {
+				err = fault.New(fault.Conflict, "The thread is busy: a run of it is under way.")
+			}
 			return false, err
 		}
 		if !has {
@@ -119,6 +125,18 @@ func (s *Service) enterAll(ctx context.Context, r *Run, q StartRequest) (admitte
 		}
 	}
 	return true, nil
+}
+
+// threadTraffic is the bound of a thread: one run at a time.
+func threadTraffic(q StartRequest) (bound crew.Traffic) {
+	if q.Thread == "" {
+		return bound
+	}
+	bound.MaxConcurrentRuns, bound.WhenFull = 1, crew.Reject
+	if q.Enqueue {
+		bound.WhenFull = ""
+	}
+	return bound
 }
 
 // admitted says whether a queued run has every slot it needs; it enters the lists that it is not on.
@@ -174,7 +192,13 @@ func (s *Service) enter(ctx context.Context, part string, r Run, bound crew.Traf
 }
 
 // leave takes a run off its lists: the slots of a run that is over, or waits for a person.
-func (s *Service) leave(ctx context.Context, r Run) error { return s.leaveAll(ctx, r, r.gates()) }
+func (s *Service) leave(ctx context.Context, r Run) error {
+	parts := r.gates()
+	if r.Thread != "" && r.State == Waiting {
+		parts = parts[1:]
+	}
+	return s.leaveAll(ctx, r, parts)
+}
 
 func (s *Service) leaveAll(ctx context.Context, r Run, parts []string) error {
 	for _, part := range slices.Backward(parts) {
@@ -258,7 +282,7 @@ func (s *Service) sweepSlots(ctx context.Context, part string) error {
 		default:
 			// An entry from before a wait counts for nothing, also when the run is queued again: it enters anew, and must not
 			// hold here what it waits for elsewhere.
-			gone[e.Run] = r.State.Ended() || r.State != Running && e.Epoch < r.Epoch
+			gone[e.Run] = r.State.Ended() || r.State != Running && e.Epoch < r.Epoch && part != gate('h', r.Thread)
 		}
 	}
 	before := len(l.Runs)

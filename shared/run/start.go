@@ -36,6 +36,11 @@ type StartRequest struct {
 	Limits crew.Limits
 	// Version is another one than the environment's; nil is none.
 	Version *crew.Pointer
+	// Thread is the thread that the run is in, "" for none: the values of the thread lie under its inputs. When a run of the
+	// thread is under way it is refused, or waits if Enqueue says so. Remember is how many earlier turns it wants to know.
+	Thread   string
+	Enqueue  bool
+	Remember int
 	// Of is the earlier run that this one repeats, Kept what it takes over from there.
 	Of   string
 	Kept map[string]Kept
@@ -50,32 +55,17 @@ const queuedGrace = 15 * time.Second
 // Start accepts a run: it picks the version, checks the inputs, keeps what was asked for, and knocks. Once the run item
 // is there the run is accepted, whatever happens to the message: the sweeper finds it.
 // Errors: fault.Missing names missing inputs, fault.Invalid an unknown environment, fault.Conflict a key that was
-// used with another body.
+// used with another body, or a thread that is busy.
 func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
-	if q.Environment == "" {
-		q.Environment = crew.Production
-	}
-	if q.Origin == "" {
-		q.Origin = "api"
-	}
-	version, err := q.Deployment.Environment(q.Environment)
+	version, err := s.Check(ctx, &q)
 	if err != nil {
-		return Run{}, err
-	}
-	if q.Version != nil {
-		version = *q.Version
-	}
-	if err := q.Limits.Check(); err != nil {
-		return Run{}, err
-	}
-	if err := version.Check(q.Inputs); err != nil {
 		return Run{}, err
 	}
 
 	now := s.now().UTC().Truncate(time.Millisecond)
 	r := Run{
 		ID: id.New(), WorkspaceID: q.Deployment.WorkspaceID, DeploymentID: q.Deployment.ID, VersionID: version.VersionID,
-		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, Trigger: q.Trigger, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
+		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, Trigger: q.Trigger, Thread: q.Thread, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
 	}
 	if q.IdempotencyKey != "" {
 		runID, err := s.reserve(ctx, q, r)
@@ -126,6 +116,59 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 	return r, nil
 }
 
+// Check says what is wrong with a request, without starting anything, and gives the version that it would execute. It
+// fills in what the request leaves open.
+func (s *Service) Check(ctx context.Context, q *StartRequest) (crew.Pointer, error) {
+	if q.Environment == "" {
+		q.Environment = crew.Production
+	}
+	if q.Origin == "" {
+		q.Origin = "api"
+	}
+	version, err := q.Deployment.Environment(q.Environment)
+	if err != nil {
+		return crew.Pointer{}, err
+	}
+	if q.Version != nil {
+		version = *q.Version
+	}
+	if err := q.Limits.Check(); err != nil {
+		return crew.Pointer{}, err
+	}
+	inputs := q.Inputs
+	if q.Thread != "" {
+		_, valued, err := s.LastTurn(ctx, q.Thread)
+		if err != nil {
+			return crew.Pointer{}, err
+		}
+		inputs = overlay(valued.Values, inputs)
+	}
+	return version, version.Check(inputs)
+}
+
+// Earlier gives the run that an earlier request with the same idempotency key has started, if there is one.
+func (s *Service) Earlier(ctx context.Context, q StartRequest) (r Run, found bool, err error) {
+	if q.IdempotencyKey == "" {
+		return Run{}, false, nil
+	}
+	rec, err := s.Store.Get(ctx, reservationKey(q))
+	if fault.Is(err, fault.NotFound) {
+		return Run{}, false, nil
+	}
+	if err != nil {
+		return Run{}, false, fmt.Errorf("read an idempotency key: %w", err)
+	}
+	first, err := decodeReservation(rec, q)
+	if err != nil {
+		return Run{}, false, err
+	}
+	r, err = s.Get(ctx, first.Run)
+	if fault.Is(err, fault.NotFound) || r.Withdrawn {
+		return Run{}, false, nil
+	}
+	return r, err == nil, err
+}
+
 // knockFor sends the message of a run that was accepted.
 func (s *Service) knockFor(ctx context.Context, r Run) {
 	if err := s.Runs.Send(ctx, RunMessage{r.ID}.Message()); err != nil {
@@ -141,7 +184,7 @@ func (s *Service) keepRequest(ctx context.Context, r Run, q StartRequest) error 
 	}
 	req := Request{
 		Inputs: q.Inputs, Meta: q.Meta, Targets: targets,
-		Limits: q.Deployment.Limits.Tighter(q.Limits), Asked: q.Limits, Prices: q.Deployment.Prices, Of: q.Of, Kept: q.Kept,
+		Limits: q.Deployment.Limits.Tighter(q.Limits), Asked: q.Limits, Prices: q.Deployment.Prices, Of: q.Of, Kept: q.Kept, Remember: q.Remember,
 	}
 	body, err := json.Marshal(req)
 	if err != nil {
@@ -177,17 +220,30 @@ type reservation struct {
 	Body string `json:"body"`
 }
 
+func reservationKey(q StartRequest) record.Key {
+	sum := sha256.Sum256([]byte(q.IdempotencyKey))
+	return record.Key{Part: "I#" + q.Deployment.ID, Sort: hex.EncodeToString(sum[:])}
+}
+
+// decodeReservation reads what a key stands for; fault.Conflict when that is another request.
+func decodeReservation(rec record.Record, q StartRequest) (first reservation, err error) {
+	if err := json.Unmarshal(rec.Body, &first); err != nil {
+		return first, fmt.Errorf("decode an idempotency key: %w", err)
+	}
+	if first.Body != q.BodyDigest {
+		return first, fault.New(fault.Conflict, "This Idempotency-Key was used with another request body in the last 24 hours.")
+	}
+	return first, nil
+}
+
 // reserve gives the id of the run that the key stands for: that of r when the key is new, or stands for a run that was
 // withdrawn.
 func (s *Service) reserve(ctx context.Context, q StartRequest, r Run) (string, error) {
 	if q.KeyLife == 0 {
 		q.KeyLife = keyLife
 	}
-	sum := sha256.Sum256([]byte(q.IdempotencyKey))
-	body := encode(reservation{r.ID, q.BodyDigest})
 	rec := record.Record{
-		Key:  record.Key{Part: "I#" + q.Deployment.ID, Sort: hex.EncodeToString(sum[:])},
-		Body: []byte(body), Expires: r.CreatedAt.Add(q.KeyLife),
+		Key: reservationKey(q), Body: []byte(encode(reservation{r.ID, q.BodyDigest})), Expires: r.CreatedAt.Add(q.KeyLife),
 	}
 	for {
 		_, err := s.repeat(ctx, func() (int64, error) { return s.Store.Put(ctx, rec) }, rec.Body)
@@ -198,12 +254,9 @@ func (s *Service) reserve(ctx context.Context, q StartRequest, r Run) (string, e
 			}
 			return r.ID, nil
 		}
-		var first reservation
-		if err := json.Unmarshal(there.Body, &first); err != nil {
-			return "", fmt.Errorf("decode an idempotency key: %w", err)
-		}
-		if first.Body != q.BodyDigest {
-			return "", fault.New(fault.Conflict, "This Idempotency-Key was used with another request body in the last 24 hours.")
+		first, err := decodeReservation(there, q)
+		if err != nil {
+			return "", err
 		}
 		before, err := s.Get(ctx, first.Run)
 		if !before.Withdrawn {
