@@ -62,6 +62,7 @@ var rows = []row{
 	{"shared/thread", domain, []string{"shared/crew", "shared/run"}, "a thread is a line of runs of a deployment"},
 	{"shared/schedule", domain, []string{"shared/crew", "shared/run"}, "a schedule starts runs of a deployment"},
 	{"shared/watch", domain, []string{"shared/run"}, "whoever watches reads a run's journal"},
+	{"shared/trigger", domain, []string{"shared/crew", "shared/run", "shared/webhook", "shared/workspace"}, "a trigger starts runs, and Standard Webhooks are signed and verified alike"},
 	{"shared/engine", domain, []string{"shared/crew", "shared/run", "shared/engine/llm", "shared/engine/rank", "shared/engine/tool"}, "the engine drives a crew and records in the run's journal"},
 	{"shared/engine/llm", domain, []string{"shared/crew"}, "a definition says which model it wants"},
 	{"shared/engine/rank", domain, nil, "which sentences matter, for whoever asks"},
@@ -78,6 +79,7 @@ var rows = []row{
 
 	{"shared/engine/llm/openai", adapter, nil, "a protocol of models"},
 	{"shared/engine/llm/offline", adapter, nil, "the model without a network"},
+	{"shared/trigger/cel", adapter, nil, "the language of filters and inputs"},
 	{"shared/sqlite", adapter, nil, "the embedded backend"},
 	{"shared/dynamo", adapter, nil, "records on AWS"},
 	{"shared/sqs", adapter, nil, "queues on AWS"},
@@ -130,6 +132,7 @@ var libraries = []library{
 	{"github.com/aws/smithy-go", []string{"shared/cloud", "shared/dynamo", "shared/sqs", "shared/lambdatool", "shared/emulator"}, true, "the SDK's errors and middleware"},
 	{"github.com/aws/aws-lambda-go", []string{"shared/invoke", "functions/*", "infra/host", "infra/local", "infra/runtimeapi"}, true, "Lambda's events stop at invoke"},
 	{"github.com/goccy/go-yaml", []string{"shared/crew"}, false, "definitions in YAML"},
+	{"github.com/google/cel-go", []string{"shared/trigger/cel"}, false, "filters and inputs of triggers (Apache-2; 2.6 MB of a zipped bootstrap)"},
 	{"github.com/google/go-cmp", []string{"shared/queuetest", "shared/storetest"}, true, "what a test wanted and what it got"},
 	{"github.com/google/uuid", []string{"shared/id", "shared/record", "infra/host", "infra/runtimeapi"}, true, "UUIDs"},
 	{"github.com/ncruces/go-strftime", []string{"shared/engine"}, false, "date formats as crews write them"},
