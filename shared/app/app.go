@@ -26,6 +26,7 @@ import (
 	"muster/shared/runner"
 	"muster/shared/schedule"
 	"muster/shared/sweep"
+	"muster/shared/thread"
 	"muster/shared/webhook"
 	"muster/shared/workspace"
 )
@@ -95,7 +96,8 @@ func New(b Backends) *App {
 func (a *App) HTTP() http.Handler {
 	amp := &ampwire.Wire{Runs: a.Runs, Crews: a.Crews, CheckURL: a.client.CheckURL, Note: a.modelNote, Now: a.b.Now}
 	deploy := &deploywire.Wire{
-		Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Schedules: a.schedules(), Now: a.b.Now,
+		Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Schedules: a.schedules(),
+		Threads: &thread.Threads{Store: a.b.Records, Runs: a.Runs, Now: a.b.Now}, Now: a.b.Now,
 		Queues: []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}},
 	}
 	return httpapi.API{

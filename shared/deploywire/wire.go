@@ -15,6 +15,7 @@ import (
 	"muster/shared/httpapi"
 	"muster/shared/run"
 	"muster/shared/schedule"
+	"muster/shared/thread"
 	"muster/shared/workspace"
 )
 
@@ -25,6 +26,7 @@ type Wire struct {
 	Tokens    *workspace.Tokens
 	Sealer    *workspace.Sealer
 	Schedules *schedule.Schedules
+	Threads   *thread.Threads
 	// Queues are those whose dead letters /v1/dlq is about.
 	Queues []NamedQueue
 	// Now is the clock, time.Now unless set.
@@ -90,6 +92,11 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "POST", Path: "/v1/runs/{id}/rerun", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.rerun},
 		{Method: "POST", Path: "/v1/runs/{id}/events", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addEvent},
 		{Method: "POST", Path: "/v1/runs/{id}/cancel", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.cancelRun},
+		{Method: "POST", Path: "/v1/threads", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.createThread},
+		{Method: "GET", Path: "/v1/threads", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listThreads},
+		{Method: "GET", Path: "/v1/threads/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getThread},
+		{Method: "POST", Path: "/v1/threads/{id}/runs", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.startThreadRun},
+		{Method: "GET", Path: "/v1/threads/{id}/history", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.threadHistory},
 		{Method: "GET", Path: "/v1/approvals", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listApprovals},
 		{Method: "GET", Path: "/v1/approvals/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getApproval},
 		{Method: "POST", Path: "/v1/approvals/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.answer},

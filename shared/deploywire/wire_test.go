@@ -25,6 +25,7 @@ import (
 	"muster/shared/schedule"
 	"muster/shared/sqlite"
 	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/thread"
 	"muster/shared/workspace"
 )
 
@@ -60,7 +61,7 @@ func newBench(t *testing.T) *bench {
 	b.token = b.mint(workspace.Caller{Kind: workspace.Workspace, WorkspaceID: b.workspaceID})
 	b.queues = []deploywire.NamedQueue{{Name: "runs", Queue: db.Queue("runs", sqlite.QueueOptions{})}, {Name: "deliveries", Queue: db.Queue("deliveries", sqlite.QueueOptions{})}}
 	b.schedules = &schedule.Schedules{Store: db.Records(), Crews: b.crews, Runs: b.runs, Now: b.runs.Now}
-	wire := &deploywire.Wire{Runs: b.runs, Crews: b.crews, Tokens: b.tokens, Sealer: sealer, Queues: b.queues, Schedules: b.schedules}
+	wire := &deploywire.Wire{Runs: b.runs, Crews: b.crews, Tokens: b.tokens, Sealer: sealer, Queues: b.queues, Schedules: b.schedules, Threads: &thread.Threads{Store: db.Records(), Runs: b.runs, Now: b.runs.Now}}
 	b.handler = httpapi.API{Routes: wire.Routes(), Tokens: b.tokens, Fallback: deploywire.Dialect}.Handler()
 	return b
 }
