@@ -2,6 +2,8 @@ package ampwire
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"slices"
 	"strings"
@@ -55,7 +57,11 @@ type resume struct {
 }
 
 func (w *Wire) resume(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	o, _, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	o, body, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	if err != nil {
+		return err
+	}
+	key, _, err := httpapi.Idempotency(r, "resume", body)
 	if err != nil {
 		return err
 	}
@@ -73,6 +79,10 @@ func (w *Wire) resume(rw http.ResponseWriter, r *http.Request, c workspace.Calle
 	}
 	if err != nil {
 		return err
+	}
+	if key != "" {
+		sum := sha256.Sum256([]byte(key))
+		q.reply.Key = hex.EncodeToString(sum[:16])
 	}
 	question, err := w.question(r.Context(), found, q)
 	if err != nil {
@@ -150,8 +160,8 @@ func readResume(o httpapi.Object) (q resume, err error) {
 	return q, err
 }
 
-// question finds what is answered: the question that the request names, or else the newest one of its task. It is "" when
-// the task has asked nothing. fault.NotFound: the run has no such task or question.
+// question finds what is answered: the question that the request names, the one that was answered under its
+// Idempotency-Key, or else the newest one of its task. It is "" when the task has asked nothing. fault.NotFound: the run has no such task or question.
 func (w *Wire) question(ctx context.Context, r run.Run, q resume) (string, error) {
 	def, err := w.Crews.Definition(ctx, r.VersionID)
 	if err != nil {
@@ -175,6 +185,12 @@ func (w *Wire) question(ctx context.Context, r run.Run, q resume) (string, error
 			return "", fault.New(fault.NotFound, "Request ID not found")
 		}
 		return q.question, nil
+	}
+	if q.reply.Key != "" {
+		question, err := w.Runs.AnsweredAs(ctx, r.ID, task, q.reply.Key)
+		if !fault.Is(err, fault.NotFound) {
+			return question, err
+		}
 	}
 	question, err := w.Runs.QuestionOf(ctx, r.ID, task)
 	if fault.Is(err, fault.NotFound) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"muster/shared/id"
 	"muster/shared/run"
@@ -94,6 +95,64 @@ func TestResumeUnderstands(t *testing.T) {
 				t.Errorf("the same answer much later: %d %s", w.Code, w.Body)
 			}
 		})
+	}
+}
+
+// A rejection that is sent again may arrive when the task has asked again.
+func TestALateRetryOfARejectionAnswersNothingElse(t *testing.T) {
+	b := newBench(t)
+	_, token := b.deploy("one")
+	runID := b.kickoff(token, good)
+	b.asks(runID, "research/human/1")
+	first, second := run.QuestionID(runID, "research/human/1"), run.QuestionID(runID, "research/human/2")
+	const feedback = `"human_feedback":"Shorter.","is_approve":false}`
+	body := `{"execution_id":"` + runID + `","task_id":"research",` + feedback
+	named := `{"request_id":"` + first + `","execution_id":"` + runID + `","task_id":"research",` + feedback
+	accepted := func(body string, header ...string) {
+		t.Helper()
+		if w := b.call(token, "POST", "/resume", body, header...); w.Code != 200 {
+			t.Fatalf("got %d %s", w.Code, w.Body)
+		}
+	}
+	replies := func() (given [2]bool) {
+		t.Helper()
+		for i, id := range []string{first, second} {
+			q, err := b.runs.Question(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			given[i] = q.Reply != nil
+		}
+		return given
+	}
+	accepted(body, "Idempotency-Key", "a")
+	accepted(body, "Idempotency-Key", "a") // before the journal has it
+	_, o := b.answered(runID, "research/human/1")
+	if err := o.Release(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	b.asks(runID, "research/human/2")
+
+	accepted(body, "Idempotency-Key", "a")
+	accepted(named)
+	if got := replies(); got != [2]bool{true, false} {
+		t.Errorf("a retry answered the next question: %v", got)
+	}
+	expect(t, b.call(token, "POST", "/resume", strings.Replace(body, "Shorter.", "Longer.", 1), "Idempotency-Key", "a"), 409,
+		`{"error":"Conflict","message":"This question has another answer already."}`)
+	accepted(body, "Idempotency-Key", "b")
+	if got := replies(); got != [2]bool{true, true} {
+		t.Errorf("the same words under another key are not the next answer: %v", got)
+	}
+
+	_, o = b.answered(runID, "research/human/2")
+	if err := o.Release(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	b.asks(runID, "research/human/3")
+	accepted(body) // with neither key nor question, it is the next answer, whatever was said before
+	if got, _ := b.answered(runID, "research/human/3"); got != (run.Reply{Feedback: "Shorter."}) {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -346,10 +346,8 @@ func (o *Owner) Wait() (waits bool, err error) {
 		if r.Cancel {
 			return errAnswered
 		}
-		for _, q := range o.newest.Open {
-			if _, ok := r.Answers[q.ID]; ok {
-				return errAnswered
-			}
+		if r.answersAny(o.newest.Open) {
+			return errAnswered
 		}
 		// All answers so far are in the journal.
 		r.State, r.Nonce, r.Lease, r.Answers = Waiting, "", time.Time{}, nil

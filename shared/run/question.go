@@ -62,6 +62,8 @@ type Reply struct {
 	Feedback string `json:"feedback,omitempty"`
 	// Timeout says that nobody answered in time and this is the default.
 	Timeout bool `json:"timeout,omitempty"`
+	// Key is what the request called itself, "" for nothing: see AnsweredAs.
+	Key string `json:"key,omitempty"`
 }
 
 // digest tells a repeated reply from another one.
@@ -409,6 +411,49 @@ func (s *Service) QuestionOf(ctx context.Context, runID, taskID string) (questio
 	for _, p := range slices.Backward(pages) {
 		if p.Asked != nil && p.Asked.Task.TaskID == taskID {
 			return p.Asked.ID, nil
+		}
+	}
+	return "", errNoQuestion
+}
+
+// AnsweredAs gives the question of a task that a reply with this Key answered. fault.NotFound: none was.
+//
+// A task that is rejected asks again. Somebody who did not hear that a rejection was accepted may send it once more when the
+// next question is open already, and the same words may just as well be the next rejection, at any time: a program that
+// judges outputs says the same within milliseconds. Neither the words nor a span of time tells the two apart, and an answer
+// that is taken for an old one would leave the run waiting for good. So nothing is guessed: a reply that names its question,
+// or that has the Key of an earlier one, is for that question; every other is for the newest.
+func (s *Service) AnsweredAs(ctx context.Context, runID, taskID, key string) (questionID string, err error) {
+	r, err := s.Get(ctx, runID)
+	if err != nil {
+		return "", err
+	}
+	pages, err := s.Pages(ctx, runID, 1, 0)
+	if err != nil {
+		return "", err
+	}
+	asked := map[string]string{} // the questions of the task, by the key of their step
+	for _, p := range pages {
+		switch {
+		case p.Asked != nil && p.Asked.Task.TaskID == taskID:
+			asked[p.Key] = p.Asked.ID
+			if a, ok := r.Answers[p.Asked.ID]; ok {
+				k, err := s.reply(ctx, runID, a.Record)
+				if err != nil {
+					return "", err
+				}
+				if k.Reply.Key == key {
+					return p.Asked.ID, nil
+				}
+			}
+		case p.Kind == StepPage && asked[p.Key] != "":
+			a, err := replyOf(p)
+			if err != nil {
+				return "", err
+			}
+			if a.Key == key {
+				return asked[p.Key], nil
+			}
 		}
 	}
 	return "", errNoQuestion

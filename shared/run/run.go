@@ -2,6 +2,7 @@ package run
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"muster/shared/crew"
@@ -122,10 +123,15 @@ func (r Run) StateAt(newest Page) State {
 	switch {
 	case newest.Outcome != nil:
 		return newest.Outcome.State
-	case r.State == Running && newest.Kind == QuestionPage && len(r.Answers) == 0:
+	case r.State == Running && (newest.Kind == QuestionPage || newest.Kind == FencePage) && len(newest.Open) > 0 && !r.answersAny(newest.Open):
 		return Waiting
 	}
 	return r.State
+}
+
+// answersAny says whether the inbox has an answer to one of these questions. It may have those to earlier ones too.
+func (r Run) answersAny(open []Open) bool {
+	return slices.ContainsFunc(open, func(o Open) bool { _, ok := r.Answers[o.ID]; return ok })
 }
 
 // Target is where events of a run go. A target given at kickoff belongs to one run; of one that stands beside it (see
