@@ -24,6 +24,12 @@ type Function struct {
 	Eats  *Batch
 	Every time.Duration
 
+	// Streams says that its answers are read while they are written. API Gateway cannot do that, so on AWS the function has
+	// a URL of its own, and Otherwise sends those there who ask at the usual place.
+	Streams bool
+	// Reserved is how many invocations at a time are kept for it, and the most there can be; 0 is neither.
+	Reserved int
+
 	May May
 }
 
@@ -98,6 +104,13 @@ var Functions = []Function{
 		MemoryMB: 128, Timeout: 50 * time.Second,
 		Every: time.Minute,
 		May:   May{Keep: true, Send: []string{Runs, Deliveries}},
+	},
+	{
+		Name:     "stream",
+		Does:     "Shows runs to those who watch: one invocation is one watcher, for a minute.",
+		MemoryMB: 128, Timeout: 62 * time.Second,
+		Streams: true, Reserved: 100,
+		May: May{Keep: true},
 	},
 	{
 		Name:     "api",

@@ -2,12 +2,14 @@ package infra_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
@@ -55,6 +57,7 @@ func install(t *testing.T) *installation {
 		"runner":     invoke.Batch(a.Runner, in.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(a.Dispatcher, in.queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(a.Sweep),
+		"stream":     lambda.NewHandler(invoke.Stream(a.Stream()).Answer),
 	}
 	if _, _, _, err := a.Crews.Create(t.Context(), testWorkspace, "lead-research", crewFiles(t, "lead-research"), nil); err != nil {
 		t.Fatal(err)
@@ -127,6 +130,11 @@ var testEvents = []struct {
 	{"api/resume.json", "a refusal in the shape of /resume: the run does not wait", status(400, `"message":"Execution is not in pending human input state"`)},
 	{"api/bad-token.json", "a refusal in the wire's own shape", status(401, `"detail":`)},
 	{"api/bad-event.json", "an error", nil},
+	{"stream/watch.json", "the beginning of a stream, and why it ends", streamed(200, "text/event-stream", `data: {"type":"timeout"`)},
+	{"stream/lines.json", "the same as lines", streamed(200, "application/x-ndjson", `{"type":"timeout"`)},
+	{"stream/bad-position.json", "a refusal in the wire's own shape", streamed(400, "application/json", `"There is no position 7 in this run`)},
+	{"stream/bad-ticket.json", "a refusal in the wire's own shape", streamed(401, "application/json", `"code":"unauthorized"`)},
+	{"stream/bad-event.json", "an error", nil},
 	{"runner/run.json", "an executed run", executed},
 	{"runner/two-runs.json", "an executed run, and one that is not there in the dead-letter queue", executed},
 	{"runner/bad-message.json", "the message in the dead-letter queue", buried(infra.Runs, "not a message for the runner")},
@@ -140,6 +148,23 @@ var testEvents = []struct {
 		}
 	}},
 	{"sweeper/bad-event.json", "an error", nil},
+}
+
+// streamed wants a stream that has been read to its end: JSON with status and headers, eight zeros, the body.
+func streamed(status int, contentType, body string) func(*testing.T, *installation, []byte) {
+	return func(t *testing.T, _ *installation, out []byte) {
+		prelude, rest, found := bytes.Cut(out, make([]byte, 8))
+		var a struct {
+			StatusCode int               `json:"statusCode"`
+			Headers    map[string]string `json:"headers"`
+		}
+		if err := json.Unmarshal(prelude, &a); err != nil || !found {
+			t.Fatalf("got no stream: %q", out)
+		}
+		if a.StatusCode != status || a.Headers["Content-Type"] != contentType || !strings.Contains(string(rest), body) {
+			t.Errorf("got %d %s %s, want %d %s and %s", a.StatusCode, a.Headers["Content-Type"], rest, status, contentType, body)
+		}
+	}
 }
 
 func status(status int, body string) func(*testing.T, *installation, []byte) {
@@ -196,7 +221,12 @@ func TestEventsAsAWSSendsThem(t *testing.T) {
 				decodeStrictly(t, event, newEvent(function))
 			}
 			event = in.receive(t, function, bytes.ReplaceAll(event, []byte(eventRun), []byte(in.run)))
-			out, err := in.handlers[function].Invoke(t.Context(), event)
+			ctx, cancel := t.Context(), context.CancelFunc(func() {})
+			if function == "stream" { // one that has no time left ends at once
+				ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
+			}
+			defer cancel()
+			out, err := in.handlers[function].Invoke(ctx, event)
 			if test.ask == nil {
 				if err == nil {
 					t.Errorf("got the answer %s, want an error", out)
@@ -236,7 +266,7 @@ func TestEventsAsAWSSendsThem(t *testing.T) {
 // newEvent gives what an event of the function decodes into.
 func newEvent(function string) any {
 	switch function {
-	case "kickoff", "api":
+	case "kickoff", "api", "stream": // a function URL sends what API Gateway sends
 		return &events.APIGatewayV2HTTPRequest{}
 	case "sweeper":
 		return &events.EventBridgeEvent{}

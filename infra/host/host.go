@@ -24,6 +24,8 @@ import (
 type Host struct {
 	// Invoke invokes a function with the JSON of an event and gives the JSON of its answer. ctx has the function's timeout.
 	Invoke func(ctx context.Context, function string, event []byte) ([]byte, error)
+	// Stream invokes a function whose answer streams. Its body is closed when nobody reads it any more.
+	Stream func(ctx context.Context, function string, event []byte) (*events.LambdaFunctionURLStreamingResponse, error)
 	Queues map[string]queue.Queue
 	// Every replaces the manifest's pause between ticks; 0 leaves it.
 	Every time.Duration
@@ -52,22 +54,36 @@ func (h *Host) call(ctx context.Context, f infra.Function, event any) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("encode an event for %s: %w", f.Name, err)
 	}
-	timeout := f.Timeout
-	if t, ok := h.Timeouts[f.Name]; ok {
-		timeout = t
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, h.timeout(f))
 	defer cancel()
 	return h.Invoke(ctx, f.Name, payload)
 }
 
+func (h *Host) timeout(f infra.Function) time.Duration {
+	if t, ok := h.Timeouts[f.Name]; ok {
+		return t
+	}
+	return f.Timeout
+}
+
+// pollers is how many receive from a queue at a time, as many as Lambda begins with.
+const pollers = 5
+
 // eat receives messages and invokes the function with them: what an event source mapping does.
 func (h *Host) eat(ctx context.Context, f infra.Function) {
+	slots := make(chan struct{}, f.Eats.Concurrency)
+	var polling, under sync.WaitGroup
+	for range min(pollers, f.Eats.Concurrency) {
+		polling.Go(func() { h.poll(ctx, f, slots, &under) })
+	}
+	polling.Wait()
+	under.Wait()
+}
+
+// poll takes a slot before it receives, so that nothing is received that has to wait.
+func (h *Host) poll(ctx context.Context, f infra.Function, slots chan struct{}, under *sync.WaitGroup) {
 	q := h.Queues[f.Eats.Queue]
 	visible := visibility(f.Eats.Queue)
-	slots := make(chan struct{}, f.Eats.Concurrency)
-	var under sync.WaitGroup
-	defer under.Wait()
 	for {
 		select {
 		case slots <- struct{}{}:
@@ -115,13 +131,17 @@ func (h *Host) feed(ctx context.Context, f infra.Function, q queue.Queue, batch 
 		}
 		failed[item.ItemIdentifier] = true
 	}
+	var deleting sync.WaitGroup
+	defer deleting.Wait()
 	for _, m := range batch {
 		if failed[m.ID] {
 			continue
 		}
-		if err := q.Delete(ctx, m.Receipt); err != nil {
-			h.log().Error("a message that is done could not be deleted", "queue", f.Eats.Queue, "error", err)
-		}
+		deleting.Go(func() {
+			if err := q.Delete(ctx, m.Receipt); err != nil {
+				h.log().Error("a message that is done could not be deleted", "queue", f.Eats.Queue, "error", err)
+			}
+		})
 	}
 }
 

@@ -33,7 +33,11 @@ func (h *Host) HTTP() http.Handler {
 		if strings.HasPrefix(r.Path, "/{") {
 			mux = last // net/http does not take it beside some of the others
 		}
-		mux.Handle(r.Method+" "+r.Path, h.front(byName[r.Function], r.Method+" "+r.Path))
+		f, front := byName[r.Function], h.front
+		if f.Streams {
+			front = h.stream
+		}
+		mux.Handle(r.Method+" "+r.Path, front(f, r.Method+" "+r.Path))
 	}
 	other := h.front(byName["api"], "$default")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

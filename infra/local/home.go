@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"muster/infra"
@@ -55,6 +56,12 @@ type home struct {
 // inboxPause is how often a run looks at its inbox: reading costs nothing here.
 const inboxPause = 250 * time.Millisecond
 
+// Watchers are shown what is new after lookPause, and for longestStream: here that costs next to nothing.
+const (
+	lookPause     = 100 * time.Millisecond
+	longestStream = 31 * time.Minute
+)
+
 // serve runs Muster until ctx ends.
 func serve(ctx context.Context, o options) error {
 	if err := removeStale(o.ready); err != nil {
@@ -95,8 +102,16 @@ func serve(ctx context.Context, o options) error {
 		"dispatcher": invoke.Batch(h.app.Dispatcher, queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(h.app.Sweep),
 	}
+	streams, stopStreams := context.WithCancel(context.Background())
+	defer stopStreams()
 	machine := &host.Host{
-		Queues: queues, Every: o.sweep,
+		Queues: queues, Every: o.sweep, Timeouts: map[string]time.Duration{"stream": longestStream},
+		Stream: func(ctx context.Context, _ string, event []byte) (*events.LambdaFunctionURLStreamingResponse, error) {
+			ctx, cancel := context.WithCancel(ctx)
+			forget := context.AfterFunc(streams, cancel)
+			context.AfterFunc(ctx, func() { forget(); cancel() })
+			return invoke.Stream(h.app.Stream()).Answer(ctx, event)
+		},
 		Invoke: func(ctx context.Context, function string, event []byte) ([]byte, error) {
 			return handlers[function].Invoke(ctx, event)
 		},
@@ -128,6 +143,7 @@ func serve(ctx context.Context, o options) error {
 	h.say.line("Stopping. Runs that are under way go on at the next start.")
 	stopWork()
 	h.app.Stop()
+	stopStreams()
 	grace, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	_ = server.Shutdown(grace)
@@ -162,7 +178,7 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 	}
 	h.app = app.New(app.Backends{
 		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New,
-		Functions: callFunction, FunctionNames: functions, Inbox: inboxPause,
+		Functions: callFunction, FunctionNames: functions, Inbox: inboxPause, Look: lookPause,
 		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease, Traffic: traffic, PublicURL: h.url,
 	})
 

@@ -27,6 +27,7 @@ import (
 	"muster/shared/schedule"
 	"muster/shared/sweep"
 	"muster/shared/thread"
+	"muster/shared/watch"
 	"muster/shared/webhook"
 	"muster/shared/workspace"
 )
@@ -57,6 +58,10 @@ type Backends struct {
 	Margin time.Duration
 	// PublicURL is where others reach the routes; without it, questions to people have no one-click links.
 	PublicURL string
+	// StreamURL is where the function that streams is reached, where it is not reached like all others.
+	StreamURL string
+	// Look is the longest time between two looks for new pages of a run that is watched; 0 is the default.
+	Look time.Duration
 	// Report takes what a sweep found, for metrics; it is logged unless set.
 	Report func(found map[run.Finding]int)
 	// Now is the clock, time.Now unless set.
@@ -72,6 +77,7 @@ type App struct {
 	Tokens *workspace.Tokens
 
 	b      Backends
+	feed   *watch.Feed
 	client *guard.Client
 	work   once[*runner.Runner]
 	tell   once[*dispatch.Dispatcher]
@@ -83,13 +89,15 @@ func New(b Backends) *App {
 		b.Log = slog.Default()
 	}
 	crews := &crew.Store{Records: b.Records, Now: b.Now}
-	return &App{
+	a := &App{
 		b: b, client: guard.New(b.Guard), Crews: crews, Tokens: &workspace.Tokens{Records: b.Records, Static: b.Callers},
 		Runs: &run.Service{
 			Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, Unseal: b.Sealer.Open,
 			Standing: standing(b.Records), Traffic: b.Traffic, LeaseTime: b.Lease, Inbox: b.Inbox, Now: b.Now, Log: b.Log,
 		},
 	}
+	a.feed = &watch.Feed{Runs: a.Runs, Pause: b.Look}
+	return a
 }
 
 // HTTP gives the handler of every route of every wire.
@@ -99,10 +107,18 @@ func (a *App) HTTP() http.Handler {
 		Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Schedules: a.schedules(),
 		Threads: &thread.Threads{Store: a.b.Records, Runs: a.Runs, Now: a.b.Now}, Now: a.b.Now,
 		Queues: []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}},
+		Feed:   a.feed, StreamURL: a.b.StreamURL,
 	}
 	return httpapi.API{
 		Routes: slices.Concat(amp.Routes(), deploy.Routes(), guide.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
 	}.Handler()
+}
+
+// Stream gives the handler of the routes whose answers stream, and of no others.
+func (a *App) Stream() http.Handler {
+	deploy := &deploywire.Wire{Runs: a.Runs, Tokens: a.Tokens, Feed: a.feed, Now: a.b.Now}
+	routes := slices.DeleteFunc(deploy.Routes(), func(r httpapi.Route) bool { return r.Function != "stream" })
+	return httpapi.API{Routes: routes, Tokens: a.Tokens, Fallback: deploywire.Dialect, Log: a.b.Log}.Handler()
 }
 
 // Runner is the queue.Handler of the runs queue.

@@ -202,7 +202,7 @@ func (w *Wire) run(r *http.Request, c workspace.Caller) (run.Run, error) {
 		return run.Run{}, unknown
 	}
 	found, err := w.Runs.Get(r.Context(), runID)
-	if fault.Is(err, fault.NotFound) || err == nil && !c.Sees(found.WorkspaceID, found.DeploymentID) {
+	if fault.Is(err, fault.NotFound) || err == nil && !c.SeesRun(found.WorkspaceID, found.DeploymentID, found.ID) {
 		return run.Run{}, unknown
 	}
 	return found, err

@@ -16,6 +16,7 @@ import (
 	"muster/shared/run"
 	"muster/shared/schedule"
 	"muster/shared/thread"
+	"muster/shared/watch"
 	"muster/shared/workspace"
 )
 
@@ -29,6 +30,10 @@ type Wire struct {
 	Threads   *thread.Threads
 	// Queues are those whose dead letters /v1/dlq is about.
 	Queues []NamedQueue
+	// Feed is where runs are watched.
+	Feed *watch.Feed
+	// StreamURL is where streams are, if they are not here.
+	StreamURL string
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 }
@@ -90,6 +95,8 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "GET", Path: "/v1/runs", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listRuns},
 		{Method: "GET", Path: "/v1/runs/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getRun},
 		{Method: "POST", Path: "/v1/runs/{id}/rerun", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.rerun},
+		{Method: "GET", Path: "/v1/runs/{id}/events", Function: "stream", Who: httpapi.Watcher, Dialect: Dialect, Handle: w.watchRun},
+		{Method: "POST", Path: "/v1/runs/{id}/tickets", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addTicket},
 		{Method: "POST", Path: "/v1/runs/{id}/events", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addEvent},
 		{Method: "POST", Path: "/v1/runs/{id}/cancel", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.cancelRun},
 		{Method: "POST", Path: "/v1/threads", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.createThread},

@@ -159,6 +159,9 @@ func (s *server) admit(r *http.Request, who Who) (workspace.Caller, error) {
 		return workspace.Caller{}, nil
 	}
 	header := r.Header.Get("Authorization")
+	if ticket := r.URL.Query().Get("ticket"); who == Watcher && header == "" && workspace.IsTicket(ticket) {
+		header = "Bearer " + ticket
+	}
 	if header == "" {
 		return workspace.Caller{}, fault.New(fault.Unauthorized, "Not authenticated")
 	}

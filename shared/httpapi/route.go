@@ -24,6 +24,8 @@ const (
 	Workspace
 	// Internal takes an internal token only.
 	Internal
+	// Watcher takes what Deployment takes, and a ticket, also in the query.
+	Watcher
 )
 
 // takes holds the kinds of callers each Who lets in.
@@ -31,6 +33,7 @@ var takes = map[Who][]workspace.Kind{
 	Deployment: {workspace.Deployment, workspace.Workspace},
 	Workspace:  {workspace.Workspace},
 	Internal:   {workspace.Internal},
+	Watcher:    {workspace.Deployment, workspace.Workspace, workspace.Ticket},
 }
 
 // Route is one method on one path.
