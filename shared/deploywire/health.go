@@ -34,6 +34,7 @@ type overdueDelivery struct {
 	RunID      string         `json:"run_id"`
 	Status     webhook.Status `json:"status"`
 	DueSince   *string        `json:"due_since"`
+	Reason     run.Finding    `json:"reason"`
 	Attempts   int            `json:"attempts"`
 }
 
@@ -62,7 +63,8 @@ func (w *Wire) health(rw http.ResponseWriter, r *http.Request, c workspace.Calle
 			return err
 		}
 		reply.Deliveries = append(reply.Deliveries, overdueDelivery{
-			DeliveryID: d.Shown(), RunID: id.Show("run", d.RunID), Status: d.Status, DueSince: timestamp(d.Due), Attempts: len(d.Attempts),
+			DeliveryID: d.Shown(), RunID: id.Show("run", d.RunID), Status: d.Status, DueSince: timestamp(d.Due), Reason: run.NotDelivered,
+			Attempts: len(d.Attempts),
 		})
 	}
 	return httpapi.WriteJSON(rw, http.StatusOK, reply)

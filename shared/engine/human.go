@@ -44,6 +44,9 @@ func (t *task) review(ctx context.Context, b *run.Branch) (run.Reply, error) {
 	case err != nil:
 		return a, t.k.halt(err)
 	case !a.Approve && a.Timeout:
+		// A person's rejection does the task again with what the person said. Silence says nothing: the model would be paid to
+		// answer the same prompt, and somebody who is not there would be asked again, as often as the run lasts. Whoever
+		// wants another try reruns the task.
 		return a, failedForGood("Nobody answered within %d seconds, and then its output counts as rejected.", t.HumanInputTimeout)
 	}
 	return a, nil

@@ -10,7 +10,7 @@ import (
 	"muster/shared/record"
 )
 
-// Finding says what the matter is with a run that somebody has to look after, in a word fit for a metric.
+// Finding says what the matter is with a run, or a delivery, that somebody has to look after, in a word fit for a metric.
 type Finding string
 
 // The findings.
@@ -25,6 +25,8 @@ const (
 	Unanswered Finding = "question_unanswered"
 	// EndNotTold: a delivery of its end page has no record.
 	EndNotTold Finding = "end_not_told"
+	// NotDelivered, of a delivery: the time of its next attempt has gone by, and nobody made one.
+	NotDelivered Finding = "attempt_overdue"
 )
 
 // Overdue is a run with a finding, and since when.
@@ -85,7 +87,15 @@ func (s *Service) Overdue(ctx context.Context, workspaceID string) (runs []Overd
 			case e.Sort != "RUN" && !e.Due.After(now):
 				deliveries = append(deliveries, e.Key)
 			case e.Sort == "RUN" && found:
-				runs = append(runs, o)
+				waits := false
+				if o.Finding == LongQueued { // as long as it has no slot, that is as it should be
+					if waits, err = s.waitsForSlot(ctx, r); err != nil {
+						return nil, nil, err
+					}
+				}
+				if !waits {
+					runs = append(runs, o)
+				}
 			}
 		}
 	}
