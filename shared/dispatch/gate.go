@@ -263,6 +263,12 @@ func (j *job) mayHalve(one webhook.Delivery) bool {
 	return (j.took > 0 || j.refused <= manyRefusals) && j.health.State == webhook.Well
 }
 
+// probes says whether the delivery is the one that probes an open breaker.
+func (j *job) probes(one webhook.Delivery) bool {
+	h := j.snapshot()
+	return h.State == webhook.Probing && h.Probe == one.Shown()
+}
+
 // learn notes what an attempt says of the receiver. What is lost of it is learned from the next.
 func (j *job) learn(ctx context.Context, shown string, a webhook.Attempt, hint time.Duration, asked bool) {
 	if a.Code != http.StatusTooManyRequests && a.Code != http.StatusServiceUnavailable {

@@ -75,10 +75,10 @@ func (j *job) try(ctx context.Context, one *webhook.Delivery, tried bool, body w
 	}
 	asked := one.Asked
 	one.Add(attempt)
-	wait := conclude(one, hint, body.Halves != nil && j.mayHalve(*one), j.now())
+	wait := conclude(one, hint, body.Halves != nil && j.mayHalve(*one), j.probes(*one), j.now())
 	j.logPost(ctx, *one)
 	stands, err := j.record(ctx, one)
-	if err == nil && stands && one.Status == webhook.Failed && wait <= queue.MaxDelay {
+	if err == nil && stands && one.Status == webhook.Failed && !one.Parked && wait <= queue.MaxDelay {
 		j.sendLater(ctx, *one, wait)
 	}
 	j.learn(ctx, one.Shown(), attempt, hint, asked)
@@ -129,8 +129,9 @@ func (j *job) claim(ctx context.Context, one *webhook.Delivery) (bool, error) {
 	}
 }
 
-// conclude gives the delivery the status that follows from its newest attempt, and the wait until the next one.
-func conclude(one *webhook.Delivery, hint time.Duration, halvable bool, now time.Time) (wait time.Duration) {
+// conclude gives the delivery the status that follows from its newest attempt, and the wait until the next one. The failure of
+// a probe is none of the delivery's tries: it is parked again.
+func conclude(one *webhook.Delivery, hint time.Duration, halvable, probe bool, now time.Time) (wait time.Duration) {
 	one.ClaimedUntil, one.NextAttempt, one.Slot, one.Due = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	one.Asked, one.Parked = false, false
 	newest := one.Attempts[len(one.Attempts)-1]
@@ -141,6 +142,11 @@ func conclude(one *webhook.Delivery, hint time.Duration, halvable bool, now time
 		return 0
 	case halvable && (tooLarge || newest.Code == http.StatusBadRequest):
 		one.Status, one.Halved = webhook.Canceled, true
+		return 0
+	}
+	if probe && !tooLarge && newest.Code != http.StatusGone {
+		one.Status, one.Parked = webhook.Failed, true
+		one.Before++
 		return 0
 	}
 	if newest.Code == http.StatusNotImplemented || newest.Code == http.StatusHTTPVersionNotSupported {
@@ -203,7 +209,7 @@ func (j *job) record(ctx context.Context, one *webhook.Delivery) (stands bool, e
 		}
 		// A doubled message made a second POST, and only ours succeeded.
 		there.Add(newest)
-		conclude(&there, 0, false, newest.At)
+		conclude(&there, 0, false, false, newest.At)
 		*one = there
 	}
 }
