@@ -85,6 +85,13 @@ var Functions = []Function{
 		May: May{Keep: true, Send: []string{Runs}, Unseal: true},
 	},
 	{
+		Name:     "trigger",
+		Does:     "Takes what starts runs from outside, and answers once they run.",
+		MemoryMB: 256, Timeout: 29 * time.Second,
+		Reserved: 100, // each waits for its run, half a minute at the most
+		May:      May{Keep: true, Send: []string{Runs}, Unseal: true},
+	},
+	{
 		Name:     "runner",
 		Does:     "Executes crews, many runs at a time; most of its time it waits for models.",
 		MemoryMB: 256, Timeout: 15 * time.Minute,

@@ -16,10 +16,12 @@ import (
 
 	"muster/infra"
 	"muster/shared/app"
+	"muster/shared/id"
 	"muster/shared/invoke"
 	"muster/shared/queue"
 	"muster/shared/sqlite"
 	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/trigger/cel"
 	"muster/shared/workspace"
 )
 
@@ -27,6 +29,11 @@ const (
 	testWorkspace = "0198c0de-0000-7000-8000-000000000001"
 	testToken     = "mus_ws_testevents" // the token of the events
 	eventRun      = "019ab0c4-7d1e-7c3a-9b52-4f6e8d2a1c07"
+	// The events of triggers name a deployment, a token, and that of a trigger for GitHub, which has this secret.
+	eventDeployment  = "dep_019ab0c45b007a10b1c23d4e5f607182"
+	eventToken       = "mus_in_0000000000000000000000000000000000000000000"
+	eventGitHubToken = "mus_in_1111111111111111111111111111111111111111111"
+	gitHubSecret     = "It's a Secret to Everybody"
 )
 
 // installation is an app with one deployed crew and one run that nobody has executed yet.
@@ -34,6 +41,8 @@ type installation struct {
 	handlers map[string]lambda.Handler
 	queues   map[string]*sqlite.Queue
 	run      string
+	// real holds what stands here for the ids and tokens of the events.
+	real []string
 }
 
 func install(t *testing.T) *installation {
@@ -48,19 +57,26 @@ func install(t *testing.T) *installation {
 		t.Fatal(err)
 	}
 	a := app.New(app.Backends{
-		Records: db.Records(), Runs: in.queues[infra.Runs], Deliveries: in.queues[infra.Deliveries], Sealer: sealer,
+		Records: db.Records(), Runs: in.queues[infra.Runs], Deliveries: in.queues[infra.Deliveries], Sealer: sealer, Rules: &cel.Rules{},
 		Callers: map[string]workspace.Caller{workspace.Hash(testToken): {Kind: workspace.Workspace, WorkspaceID: testWorkspace}},
 	})
 	in.handlers = map[string]lambda.Handler{
 		"kickoff":    invoke.HTTP(a.HTTP()),
+		"trigger":    invoke.HTTPOr(a.HTTP(), a.Direct),
 		"api":        invoke.HTTP(a.HTTP()),
 		"runner":     invoke.Batch(a.Runner, in.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(a.Dispatcher, in.queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(a.Sweep),
 		"stream":     lambda.NewHandler(invoke.Stream(a.Stream()).Answer),
 	}
-	if _, _, _, err := a.Crews.Create(t.Context(), testWorkspace, "lead-research", crewFiles(t, "lead-research"), nil); err != nil {
+	d, _, _, err := a.Crews.Create(t.Context(), testWorkspace, "lead-research", crewFiles(t, "lead-research"), nil)
+	if err != nil {
 		t.Fatal(err)
+	}
+	in.real = []string{
+		eventDeployment, id.Show("dep", d.ID), eventToken, in.webhook(t, d.ID, `{"name": "CI"}`),
+		eventGitHubToken, in.webhook(t, d.ID, `{"name": "pushes", "sender": "github", "secret": "`+gitHubSecret+`", "filter": "body.ref == 'refs/heads/main'",
+			"input": "{'company': body.repository.full_name, 'product_name': 'x', 'form_response': body.commits[0].message, 'icp_description': 'y', 'product_description': 'z'}"}`),
 	}
 	out, err := in.handlers["kickoff"].Invoke(t.Context(), testEvent(t, "kickoff/base64.json"))
 	if err != nil {
@@ -76,6 +92,26 @@ func install(t *testing.T) *installation {
 	}
 	in.run = started.ID
 	return in
+}
+
+// webhook makes an incoming webhook and gives its token.
+func (in *installation) webhook(t *testing.T, deploymentID, body string) string {
+	t.Helper()
+	event, err := json.Marshal(events.APIGatewayV2HTTPRequest{
+		Version: "2.0", RawPath: "/v1/deployments/" + deploymentID + "/webhooks/incoming", Headers: map[string]string{"authorization": "Bearer " + testToken}, Body: body,
+		RequestContext: events.APIGatewayV2HTTPRequestContext{HTTP: events.APIGatewayV2HTTPRequestContextHTTPDescription{Method: "POST"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := in.handlers["api"].Invoke(t.Context(), event)
+	var answer events.APIGatewayV2HTTPResponse
+	var made struct{ Token string }
+	decodeStrictly(t, out, &answer)
+	if json.Unmarshal([]byte(answer.Body), &made); err != nil || made.Token == "" {
+		t.Fatalf("there is no webhook: %s, %v", out, err)
+	}
+	return made.Token
 }
 
 func testEvent(t *testing.T, path string) []byte {
@@ -135,6 +171,13 @@ var testEvents = []struct {
 	{"stream/bad-position.json", "a refusal in the wire's own shape", streamed(400, "application/json", `"There is no position 7 in this run`)},
 	{"stream/bad-ticket.json", "a refusal in the wire's own shape", streamed(401, "application/json", `"code":"unauthorized"`)},
 	{"stream/bad-event.json", "an error", nil},
+	{"trigger/incoming.json", "a run that nobody has begun yet", status(202, `"status":"pending"`)},
+	{"trigger/github-push.json", "a run", status(202, `"run_id":"run_`)},
+	{"trigger/bad-signature.json", "a refusal", status(401, `"message":"The header X-Hub-Signature-256 does not match."`)},
+	{"trigger/bad-token.json", "a refusal in the wire's own shape", status(404, `{"error":{"code":"not_found","message":"There is no webhook with this URL."}}`)},
+	{"trigger/schedule.json", "a run", direct},
+	{"trigger/event.json", "a run", direct},
+	{"trigger/bad-event.json", "an error", nil},
 	{"runner/run.json", "an executed run", executed},
 	{"runner/two-runs.json", "an executed run, and one that is not there in the dead-letter queue", executed},
 	{"runner/bad-message.json", "the message in the dead-letter queue", buried(infra.Runs, "not a message for the runner")},
@@ -174,6 +217,16 @@ func status(status int, body string) func(*testing.T, *installation, []byte) {
 		if a.StatusCode != status || !strings.Contains(a.Body, body) {
 			t.Errorf("got %d %s, want %d and %s", a.StatusCode, a.Body, status, body)
 		}
+	}
+}
+
+func direct(t *testing.T, _ *installation, out []byte) {
+	var started struct {
+		RunID  string `json:"run_id"`
+		Status string `json:"status"`
+	}
+	if err := json.Unmarshal(out, &started); err != nil || !strings.HasPrefix(started.RunID, "run_") || started.Status != "pending" {
+		t.Errorf("got %s, want a run", out)
 	}
 }
 
@@ -218,9 +271,10 @@ func TestEventsAsAWSSendsThem(t *testing.T) {
 			event := testEvent(t, test.file)
 			function := filepath.Dir(test.file)
 			if test.ask != nil {
-				decodeStrictly(t, event, newEvent(function))
+				decodeStrictly(t, event, newEvent(test.file))
 			}
-			event = in.receive(t, function, bytes.ReplaceAll(event, []byte(eventRun), []byte(in.run)))
+			event = []byte(strings.NewReplacer(append(in.real, eventRun, in.run)...).Replace(string(event)))
+			event = in.receive(t, function, event)
 			ctx, cancel := t.Context(), context.CancelFunc(func() {})
 			if function == "stream" { // one that has no time left ends at once
 				ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
@@ -263,10 +317,16 @@ func TestEventsAsAWSSendsThem(t *testing.T) {
 	}
 }
 
-// newEvent gives what an event of the function decodes into.
-func newEvent(function string) any {
-	switch function {
-	case "kickoff", "api", "stream": // a function URL sends what API Gateway sends
+// newEvent gives what an event decodes into.
+func newEvent(file string) any {
+	switch file {
+	case "trigger/schedule.json":
+		return &map[string]any{} // as its owner wrote it
+	case "trigger/event.json":
+		return &events.EventBridgeEvent{}
+	}
+	switch filepath.Dir(file) {
+	case "kickoff", "trigger", "api", "stream": // a function URL sends what API Gateway sends
 		return &events.APIGatewayV2HTTPRequest{}
 	case "sweeper":
 		return &events.EventBridgeEvent{}

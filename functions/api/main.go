@@ -13,6 +13,7 @@ import (
 	"muster/shared/cloud"
 	"muster/shared/config"
 	"muster/shared/invoke"
+	"muster/shared/trigger/cel"
 )
 
 func main() {
@@ -25,5 +26,6 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	backends.Rules = &cel.Rules{}
 	lambda.Start(invoke.HTTP(app.New(backends).HTTP()))
 }

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -41,6 +42,7 @@ import (
 	"muster/shared/record"
 	"muster/shared/sqlite"
 	"muster/shared/sqs"
+	"muster/shared/trigger/cel"
 	"muster/shared/workspace"
 )
 
@@ -184,7 +186,7 @@ func newHome(t *testing.T, open opener, s settings) *home {
 	log := &logged{}
 	h.app = app.New(app.Backends{
 		Records: h.backend.records, Runs: h.backend.queues[infra.Runs], Deliveries: h.backend.queues[infra.Deliveries], Sealer: sealer,
-		OpenAI: openai.New, Models: llm.Settings{Default: llm.OfflineName, Providers: map[string]llm.Access{
+		OpenAI: openai.New, Rules: &cel.Rules{}, Models: llm.Settings{Default: llm.OfflineName, Providers: map[string]llm.Access{
 			"openai": {BaseURL: h.model.URL, APIKey: modelKey},
 			"ollama": {BaseURL: nobodyListens + "/v1"},
 		}},
@@ -201,6 +203,7 @@ func newHome(t *testing.T, open opener, s settings) *home {
 
 	handlers := map[string]lambda.Handler{
 		"kickoff":    invoke.HTTP(h.app.HTTP()),
+		"trigger":    invoke.HTTPOr(h.app.HTTP(), h.app.Direct),
 		"api":        invoke.HTTP(h.app.HTTP()),
 		"runner":     invoke.Batch(h.app.Runner, h.backend.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, h.backend.queues[infra.Deliveries]),
@@ -210,6 +213,9 @@ func newHome(t *testing.T, open opener, s settings) *home {
 		Queues: h.backend.queues, Every: s.every, Timeouts: s.timeouts, Log: slog.New(slog.NewTextHandler(log, nil)),
 		Invoke: func(ctx context.Context, function string, event []byte) ([]byte, error) {
 			return handlers[function].Invoke(ctx, event)
+		},
+		Stream: func(ctx context.Context, _ string, event []byte) (*events.LambdaFunctionURLStreamingResponse, error) {
+			return invoke.Stream(h.app.Stream()).Answer(ctx, event)
 		},
 	}
 	front := httptest.NewServer(machine.HTTP())

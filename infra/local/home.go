@@ -27,6 +27,7 @@ import (
 	"muster/shared/invoke"
 	"muster/shared/queue"
 	"muster/shared/sqlite"
+	"muster/shared/trigger/cel"
 	"muster/shared/workspace"
 )
 
@@ -97,6 +98,7 @@ func serve(ctx context.Context, o options) error {
 
 	handlers := map[string]lambda.Handler{
 		"kickoff":    invoke.HTTP(h.app.HTTP()),
+		"trigger":    invoke.HTTPOr(h.app.HTTP(), h.app.Direct),
 		"api":        invoke.HTTP(h.app.HTTP()),
 		"runner":     invoke.Batch(h.app.Runner, queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, queues[infra.Deliveries]),
@@ -177,7 +179,7 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 		}
 	}
 	h.app = app.New(app.Backends{
-		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New,
+		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New, Rules: &cel.Rules{},
 		Functions: callFunction, FunctionNames: functions, Inbox: inboxPause, Look: lookPause,
 		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease, Traffic: traffic, PublicURL: h.url,
 	})

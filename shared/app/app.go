@@ -27,6 +27,7 @@ import (
 	"muster/shared/schedule"
 	"muster/shared/sweep"
 	"muster/shared/thread"
+	"muster/shared/trigger"
 	"muster/shared/watch"
 	"muster/shared/webhook"
 	"muster/shared/workspace"
@@ -43,6 +44,8 @@ type Backends struct {
 	// OpenAI makes the models that speak the OpenAI protocol. Only a home that runs crews hands it in: its SDK alone is a
 	// third of a bootstrap.
 	OpenAI func(llm.Endpoint) llm.Model
+	// Rules compiles the filters and inputs of triggers; only a home that takes triggers hands it in, for the same reason.
+	Rules trigger.Rules
 	// Guard says what the client for everything that leaves may reach.
 	Guard guard.Options
 	// Functions calls the Lambda functions that `lambda` tools name, FunctionNames lists the ones they may.
@@ -108,10 +111,20 @@ func (a *App) HTTP() http.Handler {
 		Threads: &thread.Threads{Store: a.b.Records, Runs: a.Runs, Now: a.b.Now}, Now: a.b.Now,
 		Queues: []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}},
 		Feed:   a.feed, StreamURL: a.b.StreamURL,
+		Triggers: a.triggers(), PublicURL: a.b.PublicURL,
 	}
 	return httpapi.API{
 		Routes: slices.Concat(amp.Routes(), deploy.Routes(), guide.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
 	}.Handler()
+}
+
+// Direct starts a run for an invocation that is no request: of a schedule or a rule of EventBridge.
+func (a *App) Direct(ctx context.Context, payload []byte, id string, event bool) (any, error) {
+	return (&deploywire.Wire{Triggers: a.triggers()}).Direct(ctx, payload, id, event)
+}
+
+func (a *App) triggers() *trigger.Service {
+	return &trigger.Service{Store: a.b.Records, Crews: a.Crews, Runs: a.Runs, Sealer: a.b.Sealer, Rules: a.b.Rules, Now: a.b.Now, Log: a.b.Log}
 }
 
 // Stream gives the handler of the routes whose answers stream, and of no others.

@@ -16,6 +16,7 @@ import (
 	"muster/shared/run"
 	"muster/shared/schedule"
 	"muster/shared/thread"
+	"muster/shared/trigger"
 	"muster/shared/watch"
 	"muster/shared/workspace"
 )
@@ -28,6 +29,9 @@ type Wire struct {
 	Sealer    *workspace.Sealer
 	Schedules *schedule.Schedules
 	Threads   *thread.Threads
+	Triggers  *trigger.Service
+	// PublicURL is where others reach these routes; "" is where a request reached them.
+	PublicURL string
 	// Queues are those whose dead letters /v1/dlq is about.
 	Queues []NamedQueue
 	// Feed is where runs are watched.
@@ -110,6 +114,16 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "GET", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.showLink},
 		{Method: "POST", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.useLink},
 		{Method: "GET", Path: "/v1/health/runs", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.health},
+		{Method: "POST", Path: "/webhooks/runs/{token}", Function: "trigger", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.receive},
+		{Method: "POST", Path: "/v1/deployments/{id}/webhooks/incoming", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.createTrigger},
+		{Method: "GET", Path: "/v1/deployments/{id}/webhooks/incoming", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listTriggers},
+		{Method: "GET", Path: "/v1/webhooks/incoming/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getTrigger},
+		{Method: "PATCH", Path: "/v1/webhooks/incoming/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.changeTrigger},
+		{Method: "DELETE", Path: "/v1/webhooks/incoming/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.deleteTrigger},
+		{Method: "POST", Path: "/v1/webhooks/incoming/{id}/regenerate", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.regenerateTrigger},
+		{Method: "GET", Path: "/v1/receipts", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listReceipts},
+		{Method: "GET", Path: "/v1/receipts/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getReceipt},
+		{Method: "POST", Path: "/v1/receipts/{id}/replay", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.replayReceipt},
 		{Method: "GET", Path: "/v1/dlq", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.listDead},
 		{Method: "POST", Path: "/v1/dlq/redrive", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.redriveDead},
 		{Method: "GET", Path: "/v1/events/types", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.eventTypes},

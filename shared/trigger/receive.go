@@ -47,6 +47,13 @@ func (s *Service) log() *slog.Logger {
 	return slog.Default()
 }
 
+// Stray notes a request to a token that stands for nothing. Nothing is kept of it; the log line is for metrics.
+func (s *Service) Stray(ctx context.Context, err error) {
+	if fault.Is(err, fault.NotFound) {
+		s.log().InfoContext(ctx, "a request to a trigger that is not there", "metric", "unknown_trigger")
+	}
+}
+
 const (
 	// startWait is how long a caller waits for its run to be begun.
 	startWait = 25 * time.Second
@@ -248,7 +255,7 @@ func (s *Service) filtered(ctx context.Context, q *Request, body any) (why strin
 	}
 	var wanted any
 	if err == nil {
-		wanted, err = filter(ctx, body, lower(q.Header))
+		wanted, err = filter(ctx, body, q.receipt.Headers)
 	}
 	switch {
 	case err != nil:
@@ -272,7 +279,7 @@ func (s *Service) inputs(ctx context.Context, q *Request, body any) (map[string]
 		}
 		return inputs, nil
 	}
-	made, err := rule(ctx, body, lower(q.Header))
+	made, err := rule(ctx, body, q.receipt.Headers)
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, "The inputs cannot be made of this request: %s", fault.Message(err))
 	}

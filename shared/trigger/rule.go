@@ -2,8 +2,6 @@ package trigger
 
 import (
 	"context"
-	"net/http"
-	"strings"
 
 	"muster/shared/fault"
 )
@@ -26,7 +24,8 @@ const maxExpression = 4 << 10
 // its errors are faults with a sentence for whoever wrote the expression.
 type Rule func(ctx context.Context, body any, headers map[string]string) (any, error)
 
-// Rules compiles expressions over "body", any JSON, and "headers", strings by lower-case name. What is not right with
+// Rules compiles expressions over "body", any JSON, and "headers", strings by lower-case name as a Receipt keeps them: what
+// may be a secret is masked. What is not right with
 // an expression is fault.Invalid.
 type Rules interface {
 	Compile(expression string, kind Kind) (Rule, error)
@@ -43,13 +42,4 @@ func (s *Service) rule(expression string, kind Kind) (Rule, error) {
 		return nil, fault.New(fault.Unavailable, "Expressions cannot be evaluated here.")
 	}
 	return s.Rules.Compile(expression, kind)
-}
-
-// lower gives the headers as expressions see them.
-func lower(h http.Header) map[string]string {
-	headers := make(map[string]string, len(h))
-	for name, values := range h {
-		headers[strings.ToLower(name)] = strings.Join(values, ", ")
-	}
-	return headers
 }

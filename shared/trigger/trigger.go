@@ -74,10 +74,10 @@ func (s *Service) Create(ctx context.Context, t *Trigger, secret string) (token,
 	if t.Environment == "" {
 		t.Environment = crew.Production
 	}
-	if made, err = s.setSecret(ctx, t, secret); err != nil {
+	if err := s.check(t); err != nil {
 		return "", "", err
 	}
-	if err := s.check(t); err != nil {
+	if made, err = s.setSecret(ctx, t, secret); err != nil {
 		return "", "", err
 	}
 	others, err := s.Of(ctx, t.DeploymentID)
@@ -213,45 +213,40 @@ func (s *Service) at(ctx context.Context, k record.Key) (Trigger, error) {
 	return decode(rec)
 }
 
-// Change lets f change a trigger. f may be called again for what somebody else made of it.
-func (s *Service) Change(ctx context.Context, triggerID string, f func(*Trigger) error) (Trigger, error) {
+// Change lets f change a trigger. f may be called again for what somebody else made of it. secret is the sender's in clear,
+// nil to leave it; one is made, and returned, where it is "" or the sender is another than before.
+func (s *Service) Change(ctx context.Context, triggerID string, secret *string, f func(*Trigger) error) (t Trigger, made string, err error) {
 	for {
-		t, err := s.Find(ctx, triggerID)
-		if err != nil {
-			return Trigger{}, err
+		if t, err = s.Find(ctx, triggerID); err != nil {
+			return Trigger{}, "", err
 		}
+		before := t.Sender.Scheme
 		if err := f(&t); err != nil {
-			return Trigger{}, err
+			return Trigger{}, "", err
 		}
 		if err := s.check(&t); err != nil {
-			return Trigger{}, err
+			return Trigger{}, "", err
+		}
+		if secret != nil || t.Sender.Scheme != before {
+			given := ""
+			if secret != nil {
+				given = *secret
+			}
+			if made, err = s.setSecret(ctx, &t, given); err != nil {
+				return Trigger{}, "", err
+			}
 		}
 		t.UpdatedAt = s.now().UTC().Truncate(time.Millisecond)
-		if err := s.put(ctx, &t); !fault.Is(err, fault.Conflict) {
-			return t, err
+		if err = s.put(ctx, &t); !fault.Is(err, fault.Conflict) {
+			return t, made, err
 		}
 	}
-}
-
-// ChangeSecret is Change for a trigger whose sender or secret changes too: it is sealed, or made as by Create.
-func (s *Service) ChangeSecret(ctx context.Context, triggerID, secret string, f func(*Trigger) error) (t Trigger, made string, err error) {
-	t, err = s.Change(ctx, triggerID, func(t *Trigger) error {
-		if err := f(t); err != nil {
-			return err
-		}
-		if err := t.Sender.check(); err != nil {
-			return err
-		}
-		made, err = s.setSecret(ctx, t, secret)
-		return err
-	})
-	return t, made, err
 }
 
 // Regenerate gives a trigger another token. The old one is dead when it returns.
 func (s *Service) Regenerate(ctx context.Context, triggerID string) (t Trigger, token string, err error) {
 	old := ""
-	t, err = s.Change(ctx, triggerID, func(t *Trigger) error {
+	t, _, err = s.Change(ctx, triggerID, nil, func(t *Trigger) error {
 		old = t.Token
 		token, err = s.newToken(ctx, t)
 		return err
