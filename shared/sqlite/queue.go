@@ -21,15 +21,19 @@ var _ queue.Queue = (*Queue)(nil)
 type QueueOptions struct {
 	// MaxReceives is how often a message is received before it goes to the dead-letter queue; 0 is without end.
 	MaxReceives int
+	// MaxHeld is how many messages of one group are in flight at most, so that a group whose messages take long leaves
+	// room for others; 0 is without end.
+	MaxHeld int
 }
 
 // Queue is one queue in the file, with its dead-letter queue. It is fair: the groups with a visible message take turns, a
 // message each, however many messages one of them has, and a group with many messages in flight comes after all others.
 type Queue struct {
-	db    *DB
-	name  string
-	max   int
-	turns *turns
+	db      *DB
+	name    string
+	max     int
+	maxHeld int
+	turns   *turns
 }
 
 // manyHeld is how many messages in flight make a group a noisy one, as for SQS.
@@ -68,7 +72,7 @@ func (db *DB) Queue(name string, o QueueOptions) *Queue {
 		t = &turns{bell: make(chan struct{})}
 		db.queues[name] = t
 	}
-	return &Queue{db, name, o.MaxReceives, t}
+	return &Queue{db, name, o.MaxReceives, o.MaxHeld, t}
 }
 
 // Send sends all messages or, with an error, most likely none.
@@ -108,16 +112,20 @@ func (q *Queue) Receive(ctx context.Context, max int, wait, visible time.Duratio
 		if err := q.db.find.soonest.QueryRowContext(ctx, q.name).Scan(&soonest); err != nil {
 			return nil, fmt.Errorf("look into the queue %s: %w", q.name, err)
 		}
-		if soonest.Valid && soonest.Int64 <= now.UnixMilli() {
-			got, err := q.take(ctx, max, visible)
+		next := make(<-chan time.Time)
+		switch {
+		case !soonest.Valid:
+		case soonest.Int64 > now.UnixMilli():
+			next = time.After(time.UnixMilli(soonest.Int64).Sub(now))
+		default:
+			got, full, err := q.take(ctx, max, visible)
 			if err != nil || len(got) > 0 {
 				return got, err
 			}
-			continue
-		}
-		next := make(<-chan time.Time)
-		if soonest.Valid {
-			next = time.After(time.UnixMilli(soonest.Int64).Sub(now))
+			if !full {
+				continue
+			}
+			next = time.After(lookAgain)
 		}
 		select {
 		case <-rung:
@@ -130,21 +138,24 @@ func (q *Queue) Receive(ctx context.Context, max int, wait, visible time.Duratio
 	}
 }
 
-// take hides and gives what is visible.
-func (q *Queue) take(ctx context.Context, max int, visible time.Duration) ([]queue.Received, error) {
-	var got []queue.Received
-	err := q.db.do(ctx, func() error {
+// lookAgain is when a receiver for whom all groups have too much in flight looks again. What ends before rings.
+const lookAgain = time.Second
+
+// take hides and gives what is visible. full says that there would be more if groups had less in flight.
+func (q *Queue) take(ctx context.Context, max int, visible time.Duration) (got []queue.Received, full bool, err error) {
+	err = q.db.do(ctx, func() error {
 		now := q.db.Now()
 		if _, err := q.db.insert.show.Exec(q.name, now.UnixMilli()); err != nil {
 			return err
 		}
-		passed := map[string]bool{} // noisy groups whose turn came since somebody else's
+		// passed counts how often a group had its turn for nothing since others took theirs: first because it holds many
+		// messages, then because it may not hold more.
+		passed := map[string]int{}
 		for len(got) < max {
 			var (
 				id       int64
 				m        queue.Received
 				receives int
-				noisy    bool
 			)
 			err := q.db.insert.turn.QueryRow(q.name, q.turns.next).Scan(&id, &m.Group, &m.Body, &receives)
 			if errors.Is(err, sql.ErrNoRows) {
@@ -164,15 +175,25 @@ func (q *Queue) take(ctx context.Context, max int, visible time.Duration) ([]que
 				continue
 			}
 			q.turns.next = m.Group + "\x00" // right after this group
-			if m.Group != "" && !passed[m.Group] {
-				if err := q.db.insert.held.QueryRow(q.name, m.Group, manyHeld-1).Scan(&noisy); err != nil {
+			if m.Group != "" {
+				noisy, most, err := q.holds(m.Group)
+				if err != nil {
 					return err
 				}
-				if noisy {
-					passed[m.Group] = true
+				switch p := passed[m.Group]; {
+				case p == 2:
+					full = true
+					return nil
+				case p == 1 && most, p == 0 && noisy:
+					passed[m.Group]++
 					continue
+				case p == 0:
+					clear(passed)
+				default:
+					for group := range passed {
+						passed[group] = 1
+					}
 				}
-				clear(passed)
 			}
 			if _, err := q.db.insert.receive.Exec(now.Add(visible).UnixMilli(), id); err != nil {
 				return err
@@ -183,9 +204,17 @@ func (q *Queue) take(ctx context.Context, max int, visible time.Duration) ([]que
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("receive from the queue %s: %w", q.name, err)
+		return nil, false, fmt.Errorf("receive from the queue %s: %w", q.name, err)
 	}
-	return got, nil
+	return got, full, nil
+}
+
+// holds tells whether a group has many messages in flight, and whether it has as many as it may.
+func (q *Queue) holds(group string) (noisy, most bool, err error) {
+	if err = q.db.insert.held.QueryRow(q.name, group, manyHeld-1).Scan(&noisy); err == nil && q.maxHeld > 0 {
+		err = q.db.insert.held.QueryRow(q.name, group, q.maxHeld-1).Scan(&most)
+	}
+	return noisy || most, most, err
 }
 
 // Delete removes a message, if nobody has received it since.
@@ -198,7 +227,15 @@ func (q *Queue) Delete(ctx context.Context, receipt string) error {
 	if err != nil {
 		return fmt.Errorf("delete from the queue %s: %w", q.name, err)
 	}
+	q.letGo()
 	return nil
+}
+
+// letGo wakes who may have waited for a group to hold less.
+func (q *Queue) letGo() {
+	if q.maxHeld > 0 {
+		q.turns.ring()
+	}
 }
 
 // Hide hides a message for d from now.
@@ -231,6 +268,7 @@ func (q *Queue) Bury(ctx context.Context, m queue.Received, reason string) error
 	if err := q.db.do(ctx, func() error { return q.bury(id, receives, reason) }); err != nil {
 		return fmt.Errorf("bury a message of the queue %s: %w", q.name, err)
 	}
+	q.letGo()
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -32,6 +33,50 @@ func TestQueuesKeepThePromises(t *testing.T) {
 		Advance: c.advance,
 		Fair:    true,
 	})
+}
+
+func TestAGroupLeavesRoomForOthers(t *testing.T) {
+	db := sqlitetest.Temp(t)
+	q := db.Queue("q", sqlite.QueueOptions{MaxHeld: 5})
+	var all []queue.Message
+	for _, group := range []string{"a", "b"} {
+		for i := range 20 {
+			all = append(all, queue.Message{Body: fmt.Sprint(group, i), Group: group})
+		}
+	}
+	if err := q.Send(t.Context(), all...); err != nil {
+		t.Fatal(err)
+	}
+	receive := func(wait time.Duration) (got []queue.Received) {
+		t.Helper()
+		got, err := q.Receive(t.Context(), queue.MaxReceive, wait, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	held := append(receive(0), receive(0)...)
+	groups := map[string]int{}
+	for _, m := range held {
+		groups[m.Group]++
+	}
+	if groups["a"] != 5 || groups["b"] != 5 || len(receive(0)) != 0 {
+		t.Fatalf("in flight are %v, want 5 of each", groups)
+	}
+	if err := q.Send(t.Context(), queue.Message{Body: "c", Group: "c"}, queue.Message{Body: "none"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(0); len(got) != 2 {
+		t.Errorf("others have room for %d messages, want 2", len(got))
+	}
+	waiting := make(chan []queue.Received)
+	go func() { waiting <- receive(time.Minute) }()
+	if err := q.Delete(t.Context(), held[0].Receipt); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-waiting; len(got) != 1 || got[0].Group != held[0].Group {
+		t.Errorf("for one that is done came %v", got)
+	}
 }
 
 type clock struct {
