@@ -67,6 +67,9 @@ type Queue struct {
 	// Receives is how often a message may be received before it goes to the dead-letter queue. A message that is handed back
 	// on purpose (a run that goes on in another invocation, a delivery that waits for its retry) counts too.
 	Receives int
+	// Held is how many messages of one group are in flight at most, 0 for any number. It holds on one machine; on AWS a fair
+	// queue serves other groups first, and Concurrency leaves room for them.
+	Held int
 	// Retention is how long messages are kept, DeadRetention how long those in the dead-letter queue.
 	Retention, DeadRetention time.Duration
 }
@@ -102,7 +105,8 @@ var Functions = []Function{
 		Name:     "dispatcher",
 		Does:     "Tells receivers what happened: one signed POST per delivery.",
 		MemoryMB: 256, Timeout: 2 * time.Minute,
-		Eats: &Batch{Queue: Deliveries, Size: 10, Concurrency: 50},
+		// A receiver that hangs keeps an invocation for half a minute, and everybody else wants one meanwhile.
+		Eats: &Batch{Queue: Deliveries, Size: 10, Concurrency: 200},
 		May:  May{Keep: true, Send: []string{Deliveries}, Unseal: true},
 	},
 	{
@@ -139,6 +143,7 @@ var Queues = []Queue{
 		Name:       Deliveries,
 		Visibility: 12 * time.Minute,
 		Receives:   20,
+		Held:       100,
 		Retention:  4 * day, DeadRetention: 14 * day,
 	},
 }

@@ -81,7 +81,7 @@ func serve(ctx context.Context, o options) error {
 
 	queues := map[string]queue.Queue{}
 	for _, q := range infra.Queues {
-		queues[q.Name] = db.Queue(q.Name, sqlite.QueueOptions{MaxReceives: q.Receives})
+		queues[q.Name] = db.Queue(q.Name, sqlite.QueueOptions{MaxReceives: q.Receives, MaxHeld: q.Held})
 	}
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
