@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"muster/shared/crew"
 	"muster/shared/fault"
@@ -96,16 +98,19 @@ func (w *Wire) chosen(ctx context.Context, shown string, c workspace.Caller) (cr
 
 // runSummary is a run in a list.
 type runSummary struct {
-	ID            string  `json:"id"`
-	VersionID     string  `json:"version_id"`
-	VersionNumber int     `json:"version_number"`
-	DeploymentID  string  `json:"deployment_id"`
-	Environment   string  `json:"environment"`
-	Status        string  `json:"status"`
-	ErrorMessage  *string `json:"error_message"`
-	CreatedAt     *string `json:"created_at"`
-	StartedAt     *string `json:"started_at"`
-	CompletedAt   *string `json:"completed_at"`
+	ID            string `json:"id"`
+	VersionID     string `json:"version_id"`
+	VersionNumber int    `json:"version_number"`
+	DeploymentID  string `json:"deployment_id"`
+	Environment   string `json:"environment"`
+	Status        string `json:"status"`
+	// Trigger says what started the run: api, trigger, schedule, replay. ThreadID is absent outside of threads.
+	Trigger      string  `json:"trigger"`
+	ThreadID     *string `json:"thread_id,omitempty"`
+	ErrorMessage *string `json:"error_message"`
+	CreatedAt    *string `json:"created_at"`
+	StartedAt    *string `json:"started_at"`
+	CompletedAt  *string `json:"completed_at"`
 }
 
 // runReply is a whole run.
@@ -152,8 +157,11 @@ func statesOf(status string) (states []run.State) {
 func summarize(r run.Run) runSummary {
 	s := runSummary{
 		ID: id.Show("run", r.ID), VersionID: id.Show("ver", r.VersionID), VersionNumber: r.VersionNumber,
-		DeploymentID: id.Show("dep", r.DeploymentID), Environment: r.Environment, Status: statusWords[r.State],
+		DeploymentID: id.Show("dep", r.DeploymentID), Environment: r.Environment, Status: statusWords[r.State], Trigger: r.Origin,
 		CreatedAt: timestamp(r.CreatedAt), StartedAt: timestamp(r.StartedAt), CompletedAt: timestamp(r.EndedAt),
+	}
+	if r.Thread != "" {
+		s.ThreadID = text(id.Show("thr", r.Thread))
 	}
 	if s.Status == "failed" {
 		s.ErrorMessage = text(r.Error)
@@ -256,6 +264,32 @@ func readList(v url.Values) (run.ListRequest, error) {
 	if status := v.Get("status"); status != "" {
 		if q.States = statesOf(status); q.States == nil {
 			return q, fault.New(fault.Invalid, "There is no status %q; there are pending, running, succeeded, failed and canceled.", status)
+		}
+	}
+	q.Origin = v.Get("trigger")
+	if triggerID, ok := id.Parse("inc", q.Origin); ok {
+		q.Origin = triggerID
+	}
+	if shown := v.Get("thread_id"); shown != "" {
+		var ok bool
+		if q.Thread, ok = id.Parse("thr", shown); !ok {
+			return q, fault.New(fault.NotFound, "There is no thread %q.", shown)
+		}
+	}
+	for field, at := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
+		if written := v.Get(field); written != "" {
+			var err error
+			if *at, err = parseTime(field, written); err != nil {
+				return q, err
+			}
+		}
+	}
+	for field := range v {
+		if key, ok := strings.CutPrefix(field, "meta."); ok {
+			if q.Meta == nil {
+				q.Meta = map[string]string{}
+			}
+			q.Meta[key] = v.Get(field)
 		}
 	}
 	var err error

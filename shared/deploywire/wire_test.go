@@ -299,7 +299,7 @@ func TestRuns(t *testing.T) {
 	path := "/v1/runs/" + runID
 	got := b.want(200, token, "GET", path, "")
 	accepted := object{
-		"id": runID, "version_id": version, "version_number": 1.0, "deployment_id": dep, "environment": "staging", "status": "pending",
+		"id": runID, "version_id": version, "version_number": 1.0, "deployment_id": dep, "environment": "staging", "status": "pending", "trigger": "api",
 		"input": object{"company": "tesla", "topic": "cars"}, "output": nil, "error_message": nil,
 		"created_at": got["created_at"], "started_at": nil, "completed_at": nil, "usage": got["usage"],
 	}

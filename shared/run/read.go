@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"muster/shared/fault"
+	"muster/shared/id"
 	"muster/shared/record"
 )
 
@@ -190,27 +192,49 @@ func (s *Service) named(ctx context.Context, runID string, p Page, seq int) (Pag
 	return s.Page(ctx, runID, seq)
 }
 
-// ListRequest asks for runs, newest first.
+// ListRequest asks for runs, newest first. What is empty filters nothing.
 type ListRequest struct {
 	DeploymentIDs []string
-	// States keeps only runs in one of these states; empty is all.
+	// States keeps only runs in one of these states.
 	States []State
+	// Origin keeps only runs that were started by this, which may also be the id of a trigger.
+	Origin string
+	// Thread keeps only the runs of a thread.
+	Thread string
+	// Since and Until keep only runs that were made between them, both included.
+	Since, Until time.Time
+	// Meta keeps only runs whose kickoff's meta has these values.
+	Meta map[string]string
 	// Limit is how many at most, 1 to 100; 0 means 20.
 	Limit int
 	// Cursor is the `next` of the page before, "" at the beginning.
 	Cursor string
 }
 
-// List lists runs of some deployments by the time they were made, newest first. next is "" at the end.
+// mostLooked is how many runs List looks at to fill a page: what few runs match takes more pages, and no page takes long.
+const mostLooked = 300
+
+// List lists runs of some deployments by the time they were made, newest first. next is "" at the end. Where filters let few
+// runs through, a page may have fewer runs than it could, or none, before the end.
 func (s *Service) List(ctx context.Context, q ListRequest) (runs []Run, next string, err error) {
-	q.Limit = q.limit()
-	for before := q.Cursor; ; {
-		ids, err := s.listed(ctx, list, q.DeploymentIDs, before, q.Limit)
+	limit, before, atOnce := q.limit(), q.Cursor, q.limit()
+	if q.filters() {
+		atOnce = 100
+	}
+	if !q.Until.IsZero() {
+		// A run's time is read a moment before its id is made.
+		if top := id.From(q.Until.Add(time.Minute)); before == "" || top < before {
+			before = top
+		}
+	}
+	for looked := 0; looked < mostLooked; {
+		ids, err := s.listed(ctx, list, q.DeploymentIDs, before, atOnce)
 		if err != nil {
 			return nil, "", err
 		}
 		for _, runID := range ids {
 			before = runID
+			looked++
 			r, err := s.Get(ctx, runID)
 			if fault.Is(err, fault.NotFound) {
 				continue // expired since
@@ -218,17 +242,59 @@ func (s *Service) List(ctx context.Context, q ListRequest) (runs []Run, next str
 			if err != nil {
 				return nil, "", err
 			}
-			if len(q.States) > 0 && !slices.Contains(q.States, r.State) {
-				continue
+			if r.CreatedAt.Before(q.Since) {
+				return runs, "", nil
 			}
-			if runs = append(runs, r); len(runs) == q.Limit {
-				return runs, before, nil
+			matches, err := s.matches(ctx, q, r)
+			if err != nil {
+				return nil, "", err
+			}
+			if matches {
+				if runs = append(runs, r); len(runs) == limit {
+					return runs, before, nil
+				}
 			}
 		}
-		if len(ids) < q.Limit {
+		if len(ids) < atOnce {
 			return runs, "", nil
 		}
 	}
+	return runs, before, nil
+}
+
+func (q ListRequest) filters() bool {
+	return len(q.States) > 0 || q.Origin != "" || q.Thread != "" || len(q.Meta) > 0
+}
+
+// matches says whether a run passes the filters. Its time is known to be late enough.
+func (s *Service) matches(ctx context.Context, q ListRequest, r Run) (bool, error) {
+	switch {
+	case len(q.States) > 0 && !slices.Contains(q.States, r.State),
+		q.Origin != "" && q.Origin != r.Origin && q.Origin != r.Trigger,
+		q.Thread != "" && q.Thread != r.Thread,
+		!q.Until.IsZero() && r.CreatedAt.After(q.Until):
+		return false, nil
+	case len(q.Meta) == 0:
+		return true, nil
+	}
+	asked, err := s.Request(ctx, r.ID)
+	if fault.Is(err, fault.NotFound) {
+		return false, nil // expired since
+	}
+	if err != nil {
+		return false, err
+	}
+	var meta map[string]json.RawMessage
+	if json.Unmarshal(asked.Meta, &meta) != nil {
+		return false, nil // none, or no object
+	}
+	for key, want := range q.Meta {
+		var text string
+		if value, ok := meta[key]; !ok || string(value) != want && (json.Unmarshal(value, &text) != nil || text != want) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func (q ListRequest) limit() int {
