@@ -22,6 +22,7 @@ import (
 	"muster/shared/httpapi"
 	"muster/shared/queue"
 	"muster/shared/record"
+	"muster/shared/resend"
 	"muster/shared/run"
 	"muster/shared/runner"
 	"muster/shared/schedule"
@@ -111,6 +112,8 @@ func (a *App) HTTP() http.Handler {
 		Threads: &thread.Threads{Store: a.b.Records, Runs: a.Runs, Now: a.b.Now}, Now: a.b.Now,
 		Queues: []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}},
 		Feed:   a.feed, StreamURL: a.b.StreamURL,
+		Endpoints: webhook.Endpoints{Store: a.b.Records, Now: a.b.Now}, Deliveries: webhook.Deliveries{Store: a.b.Records}, Resend: a.resend(),
+		Ping: a.tell.get(a.newDispatcher).Ping, CheckURL: a.client.CheckURL,
 		Triggers: a.triggers(), PublicURL: a.b.PublicURL,
 	}
 	return httpapi.API{
@@ -204,11 +207,16 @@ func (a *App) schedules() *schedule.Schedules {
 	return &schedule.Schedules{Store: a.b.Records, Crews: a.Crews, Runs: a.Runs, Now: a.b.Now}
 }
 
+func (a *App) resend() *resend.Service {
+	return &resend.Service{Store: a.b.Records, Runs: a.Runs, Queue: a.b.Deliveries, Now: a.b.Now}
+}
+
 // Sweep looks after everything that is due.
 func (a *App) Sweep(ctx context.Context) error {
 	s := sweep.Sweeper{
 		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Health: a.tell.get(a.newDispatcher).Tend, Schedule: a.schedules().Wake,
-		Report: a.b.Report, Now: a.b.Now, Log: a.b.Log,
+		Redrive: a.resend().Advance,
+		Report:  a.b.Report, Now: a.b.Now, Log: a.b.Log,
 	}
 	return s.Sweep(ctx)
 }

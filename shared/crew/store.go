@@ -183,26 +183,36 @@ func (s *Store) Deployment(ctx context.Context, deploymentID string) (Deployment
 }
 
 // Deployments lists a workspace's deployments, the newest first. It reads an index, so one made a moment ago may be absent.
-func (s *Store) Deployments(ctx context.Context, workspaceID string) ([]Deployment, error) {
-	const page = 100
-	var found []Deployment
+func (s *Store) Deployments(ctx context.Context, workspaceID string) (all []Deployment, err error) {
 	for before := ""; ; {
-		records, err := s.Records.List(ctx, deploymentList(workspaceID), before, page)
+		found, next, err := s.Page(ctx, workspaceID, before, 100)
 		if err != nil {
-			return nil, fmt.Errorf("list the deployments of workspace %s: %w", workspaceID, err)
+			return nil, err
 		}
-		for _, r := range records {
-			before = r.Order
-			d, err := s.Deployment(ctx, r.Order)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, d)
-		}
-		if len(records) < page {
-			return found, nil
+		if all, before = append(all, found...), next; next == "" {
+			return all, nil
 		}
 	}
+}
+
+// Page lists at most limit of a workspace's deployments, the newest first, below the one that a page before ended with.
+// next is "" at the end.
+func (s *Store) Page(ctx context.Context, workspaceID, before string, limit int) (found []Deployment, next string, err error) {
+	records, err := s.Records.List(ctx, deploymentList(workspaceID), before, limit)
+	if err != nil {
+		return nil, "", fmt.Errorf("list the deployments of workspace %s: %w", workspaceID, err)
+	}
+	for _, r := range records {
+		d, err := s.Deployment(ctx, r.Order)
+		if err != nil {
+			return nil, "", err
+		}
+		found = append(found, d)
+	}
+	if len(records) == limit {
+		next = records[limit-1].Order
+	}
+	return found, next, nil
 }
 
 // Version gives a version by its id; fault.NotFound when there is none.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 
 	"muster/shared/crew"
@@ -222,17 +223,30 @@ func (w *Wire) showDeployment(rw http.ResponseWriter, ctx context.Context, d cre
 	return httpapi.WriteJSON(rw, http.StatusOK, reply)
 }
 
-// listDeployments lists all of them: a workspace has few.
+// listDeployments lists the caller's, the newest first.
 func (w *Wire) listDeployments(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	all, err := w.Crews.Deployments(r.Context(), c.WorkspaceID)
+	limit, before, err := readPage(r.URL.Query(), "dep")
 	if err != nil {
 		return err
 	}
 	reply := deploymentsReply{Deployments: []deploymentReply{}}
-	for _, d := range all {
-		if !c.Sees(d.WorkspaceID, d.ID) {
-			continue
+	var found []crew.Deployment
+	if c.Kind == workspace.Deployment {
+		d, err := w.Crews.Deployment(r.Context(), c.DeploymentID)
+		if err != nil {
+			return err
 		}
+		found = append(found, d)
+	} else {
+		next := ""
+		if found, next, err = w.Crews.Page(r.Context(), c.WorkspaceID, before, limit); err != nil {
+			return err
+		}
+		if next != "" {
+			reply.NextCursor = text(id.Show("dep", next))
+		}
+	}
+	for _, d := range found {
 		shown, err := w.describe(r.Context(), d)
 		if err != nil {
 			return err
@@ -240,6 +254,23 @@ func (w *Wire) listDeployments(rw http.ResponseWriter, r *http.Request, c worksp
 		reply.Deployments = append(reply.Deployments, shown)
 	}
 	return httpapi.WriteJSON(rw, http.StatusOK, reply)
+}
+
+// readPage reads limit and cursor of a list whose cursors are ids; the limit is 20 when the query does not say.
+func readPage(v url.Values, prefix string) (limit int, before string, err error) {
+	if limit, err = readLimit(v); err != nil {
+		return 0, "", err
+	}
+	if limit == 0 {
+		limit = 20
+	}
+	if cursor := v.Get("cursor"); cursor != "" {
+		var ok bool
+		if before, ok = id.Parse(prefix, cursor); !ok {
+			return 0, "", errCursor
+		}
+	}
+	return limit, before, nil
 }
 
 // describe shows a deployment with the inputs and agents of its version in production.

@@ -6,6 +6,7 @@
 package deploywire
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -13,11 +14,13 @@ import (
 	"muster/shared/crew"
 	"muster/shared/fault"
 	"muster/shared/httpapi"
+	"muster/shared/resend"
 	"muster/shared/run"
 	"muster/shared/schedule"
 	"muster/shared/thread"
 	"muster/shared/trigger"
 	"muster/shared/watch"
+	"muster/shared/webhook"
 	"muster/shared/workspace"
 )
 
@@ -32,6 +35,13 @@ type Wire struct {
 	Triggers  *trigger.Service
 	// PublicURL is where others reach these routes; "" is where a request reached them.
 	PublicURL string
+	// Endpoints are the outgoing webhooks, Deliveries their log, and Resend sends again what is in it.
+	Endpoints  webhook.Endpoints
+	Deliveries webhook.Deliveries
+	Resend     *resend.Service
+	// Ping posts a test to an endpoint, and CheckURL refuses URLs that no POST could go to.
+	Ping     func(ctx context.Context, e webhook.Endpoint) (webhook.Attempt, error)
+	CheckURL func(url string) error
 	// Queues are those whose dead letters /v1/dlq is about.
 	Queues []NamedQueue
 	// Feed is where runs are watched.
@@ -124,6 +134,24 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "GET", Path: "/v1/receipts", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listReceipts},
 		{Method: "GET", Path: "/v1/receipts/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getReceipt},
 		{Method: "POST", Path: "/v1/receipts/{id}/replay", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.replayReceipt},
+		{Method: "POST", Path: "/v1/deployments/{id}/regenerate-webhook-secret", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.regenerateDeploymentSecret},
+		{Method: "POST", Path: "/v1/deployments/{id}/webhooks/outgoing", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.createEndpoint},
+		{Method: "GET", Path: "/v1/deployments/{id}/webhooks/outgoing", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listEndpoints},
+		{Method: "GET", Path: "/v1/webhooks/outgoing/{wid}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getEndpoint},
+		{Method: "PATCH", Path: "/v1/webhooks/outgoing/{wid}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.patchEndpoint},
+		{Method: "DELETE", Path: "/v1/webhooks/outgoing/{wid}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.deleteEndpoint},
+		{Method: "POST", Path: "/v1/webhooks/outgoing/{wid}/regenerate-secret", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.regenerateSecret},
+		{Method: "POST", Path: "/v1/webhooks/outgoing/{wid}/test", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.testEndpoint},
+		{Method: "GET", Path: "/v1/webhooks/outgoing/{wid}/deliveries", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listDeliveries},
+		{Method: "POST", Path: "/v1/webhooks/outgoing/{wid}/redrive", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.startRedrive},
+		{Method: "GET", Path: "/v1/webhooks/outgoing/{wid}/redrive", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listRedrives},
+		{Method: "GET", Path: "/v1/webhooks/outgoing/{wid}/redrive/{redrive}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getRedrive},
+		{Method: "DELETE", Path: "/v1/webhooks/outgoing/{wid}/redrive/{redrive}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.cancelRedrive},
+		{Method: "GET", Path: "/v1/deliveries/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getDelivery},
+		{Method: "POST", Path: "/v1/deliveries/{id}/redeliver", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.redeliver},
+		{Method: "GET", Path: "/v1/runs/{id}/targets", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listTargets},
+		{Method: "POST", Path: "/v1/runs/{id}/targets/{target}/redeliver", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.redeliverTarget},
+		{Method: "GET", Path: "/v1/runs/{id}/deliveries", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listRunDeliveries},
 		{Method: "GET", Path: "/v1/dlq", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.listDead},
 		{Method: "POST", Path: "/v1/dlq/redrive", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.redriveDead},
 		{Method: "GET", Path: "/v1/events/types", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.eventTypes},

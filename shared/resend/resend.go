@@ -54,6 +54,34 @@ func (s *Service) Redeliver(ctx context.Context, d webhook.Delivery) (webhook.De
 	return d, nil
 }
 
+// Target asks for the deliveries of a run to one target that have a status, a few a second, and gives how many those are.
+func (s *Service) Target(ctx context.Context, runID, target string, status webhook.Status) (sent int, err error) {
+	all, err := s.deliveries().OfRun(ctx, runID)
+	if err != nil {
+		return 0, err
+	}
+	for _, d := range all {
+		if d.Target != target || d.Parts == 0 {
+			continue
+		}
+		wait := min(time.Duration(sent)*time.Second/rate, queue.MaxDelay).Truncate(time.Second)
+		d, asked, err := s.ask(ctx, d, s.now().Add(wait), func(d webhook.Delivery) bool { return d.Status == status })
+		if err != nil {
+			return sent, err
+		}
+		if !asked {
+			continue
+		}
+		m := message(d)
+		m.Delay = wait
+		if err := s.Queue.Send(ctx, m); err != nil {
+			return sent, fmt.Errorf("send delivery %s again: %w", d.Shown(), err)
+		}
+		sent++
+	}
+	return sent, nil
+}
+
 // ask gives a delivery its time, if it is still wanted; asked is false for one that is not, or is being attempted just now.
 func (s *Service) ask(ctx context.Context, d webhook.Delivery, at time.Time, wanted func(webhook.Delivery) bool) (_ webhook.Delivery, asked bool, err error) {
 	for range races {

@@ -201,6 +201,26 @@ func TestADeliveryIsDueEvenIfItsMessageCannotBeSent(t *testing.T) {
 	}
 }
 
+func TestWhatATargetOfARunDidNotTakeIsSentAgain(t *testing.T) {
+	s := newStage(t)
+	runID := id.New()
+	for seq, c := range []struct {
+		target string
+		status webhook.Status
+		parts  int
+	}{{"step", webhook.Exhausted, 1}, {"step", webhook.Succeeded, 1}, {"task", webhook.Exhausted, 1}, {"step", webhook.Exhausted, 1}, {"step", webhook.Exhausted, 0}} {
+		d := webhook.New(runID, seq+1, c.target, "0", "amp.step", start)
+		d.Status, d.Parts = c.status, c.parts
+		if err := (webhook.Deliveries{Store: s.store}).Put(t.Context(), &d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent, err := s.Target(t.Context(), runID, "step", webhook.Exhausted)
+	if err != nil || sent != 2 || len(s.sent) != 2 {
+		t.Errorf("%d of %d, %v", len(s.sent), sent, err)
+	}
+}
+
 func TestARedriveSendsWhatIsAskedFor(t *testing.T) {
 	minutes := func(n int) time.Time { return start.Add(-time.Duration(n) * time.Minute) }
 	for _, c := range []struct {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"muster/shared/record"
+	"muster/shared/resend"
 	"muster/shared/run"
 	"muster/shared/schedule"
 )
@@ -25,6 +26,8 @@ type Sweeper struct {
 	Parked func(ctx context.Context, k record.Key) error
 	// Health looks after an endpoint whose health is due, given its record's key. It is dispatch's.
 	Health func(ctx context.Context, k record.Key) error
+	// Redrive sees to the next portion of a redrive, given its record's key.
+	Redrive func(ctx context.Context, k record.Key) error
 	// Schedule fires a schedule, given its record's key, and moves its due.
 	Schedule func(ctx context.Context, k record.Key) error
 	// Report is told how many runs had each finding, after a sweep with any; they are logged unless it is set.
@@ -106,6 +109,8 @@ func (s *Sweeper) one(ctx context.Context, r record.Entry, found map[run.Finding
 		return s.Parked(ctx, r.Key)
 	case strings.HasPrefix(r.Part, "W#") && strings.HasSuffix(r.Sort, "#HEALTH"):
 		return s.Health(ctx, r.Key)
+	case resend.IsRedrive(r.Key):
+		return s.Redrive(ctx, r.Key)
 	case strings.HasPrefix(r.Part, run.SlotsPart):
 		return s.Runs.WakeSlots(ctx, r.Part)
 	case strings.HasPrefix(r.Part, schedule.Partition):

@@ -27,8 +27,9 @@ func moment(t time.Time) string { return fmt.Sprintf("%013d", max(t.UnixMilli(),
 
 var cursorForm = regexp.MustCompile(`^[0-9]{13}/[0-9a-f-]{36}$`)
 
-// LogRequest asks for deliveries of an endpoint, newest first. What is empty does not filter.
+// LogRequest asks for deliveries of an endpoint, or of all targets of a run, newest first. What is empty does not filter.
 type LogRequest struct {
+	// Endpoint is the id of the endpoint. With a RunID it may be any target, or "" for all.
 	Endpoint string
 	Statuses []Status
 	Event    string
@@ -117,7 +118,7 @@ func (s Deliveries) logOfRun(ctx context.Context, q LogRequest, before string) (
 	}
 	slices.SortFunc(all, func(a, b Delivery) int { return cmp.Compare(b.Order(), a.Order()) })
 	for _, d := range all {
-		if d.Target != q.Endpoint || before != "" && d.Order() >= before || !q.wants(d) {
+		if q.Endpoint != "" && d.Target != q.Endpoint || before != "" && d.Order() >= before || !q.wants(d) {
 			continue
 		}
 		if found = append(found, d); len(found) == q.Limit {
@@ -127,8 +128,9 @@ func (s Deliveries) logOfRun(ctx context.Context, q LogRequest, before string) (
 	return found, "", nil
 }
 
+// wants leaves out what was recorded only to say that there was nothing to send.
 func (q LogRequest) wants(d Delivery) bool {
-	return (len(q.Statuses) == 0 || slices.Contains(q.Statuses, d.Status)) && (q.Event == "" || q.Event == d.Event) &&
+	return d.Parts > 0 && (len(q.Statuses) == 0 || slices.Contains(q.Statuses, d.Status)) && (q.Event == "" || q.Event == d.Event) &&
 		(q.Since.IsZero() || !d.CreatedAt.Before(q.Since.Truncate(time.Millisecond)))
 }
 

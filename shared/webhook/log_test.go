@@ -22,7 +22,7 @@ func TestTheLogOfAnEndpoint(t *testing.T) {
 	put := func(runID string, seq int, target, event string, status webhook.Status, minute int, parked bool) {
 		t.Helper()
 		d := webhook.New(runID, seq, target, "0", event, now.Add(time.Duration(minute)*time.Minute))
-		d.Status, d.Parked = status, parked
+		d.Parts, d.Status, d.Parked = 1, status, parked
 		if err := deliveries.Put(ctx, &d); err != nil {
 			t.Fatal(err)
 		}
@@ -44,6 +44,7 @@ func TestTheLogOfAnEndpoint(t *testing.T) {
 		{"by status", webhook.LogRequest{Statuses: []webhook.Status{webhook.Failed, webhook.Exhausted}}, "[4 2]"},
 		{"by event", webhook.LogRequest{Event: "run.started"}, "[3 1]"},
 		{"by run", webhook.LogRequest{RunID: first}, "[2 1]"},
+		{"of all targets of a run", webhook.LogRequest{RunID: second, Endpoint: "*"}, "[4 3]"},
 		{"by run and event", webhook.LogRequest{RunID: first, Event: "run.failed"}, "[2]"},
 		{"by run and time", webhook.LogRequest{RunID: first, Since: at(2)}, "[2]"},
 		{"from a time on", webhook.LogRequest{Since: at(3)}, "[4 3]"},
@@ -53,7 +54,11 @@ func TestTheLogOfAnEndpoint(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, limit := range []int{1, 2, 100} {
-				c.q.Endpoint, c.q.Limit, c.q.Cursor = endpointID, limit, ""
+				if c.q.Limit, c.q.Cursor = limit, ""; c.q.Endpoint == "" {
+					c.q.Endpoint = endpointID
+				} else if c.q.Endpoint == "*" {
+					c.q.Endpoint = ""
+				}
 				minutes := []int{}
 				for {
 					found, next, err := deliveries.Log(ctx, c.q)
@@ -90,6 +95,7 @@ func TestALogWhoseFilterLetsFewPassGoesOnInTheNextPage(t *testing.T) {
 	endpointID, runID := id.New(), id.New()
 	for seq := range 450 {
 		d := webhook.New(runID, seq+1, endpointID, "0", "run.started", now.Add(time.Duration(seq)*time.Second))
+		d.Parts = 1
 		if d.Status = webhook.Succeeded; seq == 0 {
 			d.Status = webhook.Failed
 		}

@@ -1,0 +1,420 @@
+package deploywire
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"muster/events"
+	"muster/shared/crew"
+	"muster/shared/fault"
+	"muster/shared/httpapi"
+	"muster/shared/id"
+	"muster/shared/webhook"
+	"muster/shared/workspace"
+)
+
+// endpointReply is an outgoing webhook as it is shown: without its secret, and with the names of its headers only.
+type endpointReply struct {
+	ID           string            `json:"id"`
+	DeploymentID string            `json:"deployment_id"`
+	Name         string            `json:"name"`
+	URL          string            `json:"url"`
+	Events       []string          `json:"events"`
+	Environment  string            `json:"environment"`
+	Enabled      bool              `json:"enabled"`
+	DisabledBy   *string           `json:"disabled_by"`
+	Format       string            `json:"format"`
+	MaxRPS       *int              `json:"max_rps"`
+	Headers      map[string]string `json:"headers"`
+	// OldSecretUntil is until when the secret before this one is good too.
+	OldSecretUntil *string `json:"old_secret_until"`
+	CreatedAt      *string `json:"created_at"`
+	UpdatedAt      *string `json:"updated_at"`
+}
+
+// listedEndpoint is an outgoing webhook with what came of its newest delivery, null before the first.
+type listedEndpoint struct {
+	endpointReply
+	LastDelivery *deliverySummary `json:"last_delivery"`
+}
+
+// createdEndpoint shows the secret, this once.
+type createdEndpoint struct {
+	endpointReply
+	Secret string `json:"secret"`
+}
+
+type endpointsReply struct {
+	Webhooks   []listedEndpoint `json:"webhooks"`
+	NextCursor *string          `json:"next_cursor"`
+}
+
+// masked stands for the value of a header. Sent back, it means the value that is there.
+const masked = "********"
+
+func showEndpoint(e webhook.Endpoint, now time.Time) endpointReply {
+	reply := endpointReply{
+		ID: id.Show("wh", e.ID), DeploymentID: id.Show("dep", e.DeploymentID), Name: e.Name, URL: e.URL, Events: e.Events,
+		Environment: e.Environment, Enabled: e.Enabled, DisabledBy: text(string(e.DisabledBy)), Format: e.Format,
+		Headers: map[string]string{}, CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
+	}
+	if e.MaxRPS > 0 {
+		reply.MaxRPS = &e.MaxRPS
+	}
+	if now.Before(e.OldUntil) {
+		reply.OldSecretUntil = timestamp(e.OldUntil)
+	}
+	for name := range e.Headers {
+		reply.Headers[name] = masked
+	}
+	return reply
+}
+
+func (w *Wire) createEndpoint(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	o, _, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	if err != nil {
+		return err
+	}
+	d, err := w.deployment(r.Context(), r.PathValue("id"), c)
+	if err != nil {
+		return err
+	}
+	ctx := r.Context()
+	e := webhook.Endpoint{
+		ID: id.New(), WorkspaceID: d.WorkspaceID, DeploymentID: d.ID, Environment: crew.Production,
+		Events: []string{events.RunSucceeded, events.RunFailed}, Format: webhook.Crewship, Enabled: true,
+	}
+	if !o.Has("url") {
+		return fault.New(fault.Invalid, "\"url\" is missing.")
+	}
+	if err := w.changeEndpoint(ctx, o, &e); err != nil {
+		return err
+	}
+	secret := workspace.NewSecret()
+	if e.Secret, err = w.Sealer.Seal(ctx, e.WorkspaceID, e.ID, webhook.SecretField, secret); err != nil {
+		return err
+	}
+	if err := w.Endpoints.Create(ctx, &e); err != nil {
+		return err
+	}
+	httpapi.Warn(rw, endpointWarnings(o, e))
+	return httpapi.WriteJSON(rw, http.StatusCreated, createdEndpoint{showEndpoint(e, w.now()), secret})
+}
+
+// endpointFields are what a request may say of an outgoing webhook.
+var endpointFields = []string{"name", "url", "events", "environment", "enabled", "headers", "format", "max_rps"}
+
+// endpointWarnings tells of unknown fields, and of types that only events of the user's own can have.
+func endpointWarnings(o httpapi.Object, e webhook.Endpoint) []string {
+	warnings := o.Unknown(endpointFields...)
+	for _, typ := range e.Events {
+		if custom, _ := events.CheckFilter(typ); custom && o.Has("events") {
+			warnings = append(warnings, "no event of the system is of the type "+typ+"; it is taken for one of your own")
+		}
+	}
+	return warnings
+}
+
+// changeEndpoint makes the changes that a request names; the rest stays. An endpoint without a name gets its host's.
+func (w *Wire) changeEndpoint(ctx context.Context, o httpapi.Object, e *webhook.Endpoint) (err error) {
+	for field, value := range map[string]*string{"name": &e.Name, "url": &e.URL, "environment": &e.Environment, "format": &e.Format} {
+		if !o.Has(field) {
+			continue
+		}
+		if *value, err = o.String(field); err != nil {
+			return err
+		}
+	}
+	if o.Has("events") {
+		if e.Events, err = o.Strings("events"); err != nil {
+			return err
+		}
+		e.Events = unique(e.Events)
+	}
+	if o.Has("enabled") {
+		if e.Enabled, err = o.Bool("enabled"); err != nil {
+			return err
+		}
+		if e.DisabledBy = ""; !e.Enabled {
+			e.DisabledBy = webhook.ByOwner
+		}
+	}
+	if _, named := o["max_rps"]; named {
+		if e.MaxRPS, err = o.Int("max_rps"); err != nil {
+			return err
+		}
+	}
+	if _, named := o["headers"]; named {
+		if e.Headers, err = w.readHeaders(ctx, o, *e); err != nil {
+			return err
+		}
+	}
+	if err := w.CheckURL(e.URL); err != nil {
+		return fault.New(fault.Invalid, "url: %s", err)
+	}
+	if e.Name == "" {
+		u, _ := url.Parse(e.URL) // which has been checked
+		e.Name = u.Hostname()
+	}
+	return e.Check()
+}
+
+// readHeaders reads and seals the headers that take the place of those there. A masked value stays what it is.
+func (w *Wire) readHeaders(ctx context.Context, o httpapi.Object, e webhook.Endpoint) (map[string]string, error) {
+	given, err := o.Object("headers")
+	if err != nil {
+		return nil, err
+	}
+	sealed := map[string]string{}
+	for name := range given {
+		var value *string
+		if json.Unmarshal(given[name], &value) != nil || value == nil {
+			return nil, fault.New(fault.Invalid, "The value of the header %.120q must be a string.", name)
+		}
+		canonical, err := webhook.CheckHeader(name, *value)
+		if err != nil {
+			return nil, err
+		}
+		if _, twice := sealed[canonical]; twice {
+			return nil, fault.New(fault.Invalid, "The header %s is given twice.", canonical)
+		}
+		if kept, ok := e.Headers[canonical]; ok && *value == masked {
+			sealed[canonical] = kept
+			continue
+		}
+		sealed[canonical], err = w.Sealer.Seal(ctx, e.WorkspaceID, e.ID, webhook.HeaderField(canonical), *value)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return sealed, nil
+}
+
+// unique drops what was there before, and keeps the order.
+func unique(list []string) (kept []string) {
+	for _, s := range list {
+		if !slices.Contains(kept, s) {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// listEndpoints lists all of them: a deployment has few.
+func (w *Wire) listEndpoints(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	d, err := w.deployment(r.Context(), r.PathValue("id"), c)
+	if err != nil {
+		return err
+	}
+	all, err := w.Endpoints.Of(r.Context(), d.ID)
+	if err != nil {
+		return err
+	}
+	reply := endpointsReply{Webhooks: []listedEndpoint{}}
+	for _, e := range all {
+		shown, err := w.describeEndpoint(r.Context(), e)
+		if err != nil {
+			return err
+		}
+		reply.Webhooks = append(reply.Webhooks, shown)
+	}
+	return httpapi.WriteJSON(rw, http.StatusOK, reply)
+}
+
+// describeEndpoint shows an endpoint with its newest delivery.
+func (w *Wire) describeEndpoint(ctx context.Context, e webhook.Endpoint) (listedEndpoint, error) {
+	newest, _, err := w.Deliveries.Log(ctx, webhook.LogRequest{Endpoint: e.ID, Limit: 1})
+	if err != nil {
+		return listedEndpoint{}, err
+	}
+	shown := listedEndpoint{endpointReply: showEndpoint(e, w.now())}
+	if len(newest) > 0 {
+		last := summarizeDelivery(newest[0])
+		shown.LastDelivery = &last
+	}
+	return shown, nil
+}
+
+func (w *Wire) getEndpoint(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	e, err := w.endpoint(r, c)
+	if err != nil {
+		return err
+	}
+	shown, err := w.describeEndpoint(r.Context(), e)
+	if err != nil {
+		return err
+	}
+	return httpapi.WriteJSON(rw, http.StatusOK, shown)
+}
+
+// patchEndpoint changes what it names. An endpoint that is enabled, or has a new URL, begins without old trouble, and is sent
+// what has waited for it.
+func (w *Wire) patchEndpoint(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	o, _, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	if err != nil {
+		return err
+	}
+	found, err := w.endpoint(r, c)
+	if err != nil {
+		return err
+	}
+	e := found
+	if err := w.changeEndpoint(r.Context(), o, &e); err != nil {
+		return err
+	}
+	if e.Enabled && (!found.Enabled || e.URL != found.URL) {
+		if err := w.Endpoints.Resume(r.Context(), found); err != nil {
+			return err
+		}
+	}
+	e, err = w.Endpoints.Change(r.Context(), found.ID, func(e *webhook.Endpoint) error { return w.changeEndpoint(r.Context(), o, e) })
+	if err != nil {
+		return err
+	}
+	shown, err := w.describeEndpoint(r.Context(), e)
+	if err != nil {
+		return err
+	}
+	httpapi.Warn(rw, endpointWarnings(o, e))
+	return httpapi.WriteJSON(rw, http.StatusOK, shown)
+}
+
+func (w *Wire) deleteEndpoint(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	e, err := w.endpoint(r, c)
+	if err != nil {
+		return err
+	}
+	if err := w.Endpoints.Delete(r.Context(), e.ID); err != nil {
+		return err
+	}
+	rw.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+type secretReply struct {
+	ID             string  `json:"id"`
+	Secret         string  `json:"secret"`
+	OldSecretUntil *string `json:"old_secret_until"`
+}
+
+// regenerateSecret shows the new secret, this once.
+func (w *Wire) regenerateSecret(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	o, overlap, force, err := readRotation(r)
+	if err != nil {
+		return err
+	}
+	found, err := w.endpoint(r, c)
+	if err != nil {
+		return err
+	}
+	secret := workspace.NewSecret()
+	sealed, err := w.Sealer.Seal(r.Context(), found.WorkspaceID, found.ID, webhook.SecretField, secret)
+	if err != nil {
+		return err
+	}
+	e, err := w.Endpoints.Change(r.Context(), found.ID, func(e *webhook.Endpoint) error {
+		return e.Rotate(sealed, overlap, force, w.now())
+	})
+	if err != nil {
+		return err
+	}
+	httpapi.Warn(rw, o.Unknown("overlap_seconds", "force"))
+	return httpapi.WriteJSON(rw, http.StatusOK, secretReply{id.Show("wh", e.ID), secret, timestamp(e.OldUntil)})
+}
+
+// regenerateDeploymentSecret does the same for the secret that signs what targets given at kickoff are told.
+func (w *Wire) regenerateDeploymentSecret(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	o, overlap, force, err := readRotation(r)
+	if err != nil {
+		return err
+	}
+	d, err := w.deployment(r.Context(), r.PathValue("id"), c)
+	if err != nil {
+		return err
+	}
+	secret := workspace.NewSecret()
+	sealed, err := w.Sealer.Seal(r.Context(), d.WorkspaceID, d.ID, "webhook_secret", secret)
+	if err != nil {
+		return err
+	}
+	d, err = w.Crews.Change(r.Context(), d.ID, func(d *crew.Deployment) error {
+		s := webhook.Signing{Secret: d.WebhookSecret, Old: d.OldWebhookSecret, OldUntil: d.OldWebhookSecretUntil}
+		if err := s.Rotate(sealed, overlap, force, w.now()); err != nil {
+			return err
+		}
+		d.WebhookSecret, d.OldWebhookSecret, d.OldWebhookSecretUntil = s.Secret, s.Old, s.OldUntil
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	httpapi.Warn(rw, o.Unknown("overlap_seconds", "force"))
+	return httpapi.WriteJSON(rw, http.StatusOK, secretReply{id.Show("dep", d.ID), secret, timestamp(d.OldWebhookSecretUntil)})
+}
+
+// readRotation reads how long the old secret stays good. The body may be empty.
+func readRotation(r *http.Request) (o httpapi.Object, overlap time.Duration, force bool, err error) {
+	if o, err = optionalObject(r); err != nil {
+		return nil, 0, false, err
+	}
+	seconds, err := o.Int("overlap_seconds")
+	if err != nil {
+		return nil, 0, false, err
+	}
+	if limit := int(webhook.MaxOverlap.Seconds()); seconds < 0 || seconds > limit {
+		return nil, 0, false, fault.New(fault.Invalid, "\"overlap_seconds\" must be a number from 0 to %d.", limit)
+	}
+	force, err = o.Bool("force")
+	return o, time.Duration(seconds) * time.Second, force, err
+}
+
+// optionalObject reads a body that may be empty.
+func optionalObject(r *http.Request) (httpapi.Object, error) {
+	body, err := httpapi.ReadBody(r, httpapi.MaxBody)
+	if err != nil || len(body) == 0 {
+		return httpapi.Object{}, err
+	}
+	return httpapi.ParseObject(body)
+}
+
+type testReply struct {
+	OK         bool    `json:"ok"`
+	StatusCode *int    `json:"status_code"`
+	Error      *string `json:"error"`
+	LatencyMS  int64   `json:"latency_ms"`
+	Body       string  `json:"body"`
+}
+
+// testEndpoint posts a ping, as everything is posted, and tells at once what came of it.
+func (w *Wire) testEndpoint(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	e, err := w.endpoint(r, c)
+	if err != nil {
+		return err
+	}
+	a, err := w.Ping(r.Context(), e)
+	if err != nil {
+		return err
+	}
+	return httpapi.WriteJSON(rw, http.StatusOK, testReply{
+		OK: a.Class == "", StatusCode: code(a), Error: text(a.Error), LatencyMS: a.LatencyMS, Body: a.Response,
+	})
+}
+
+// endpoint finds the endpoint that the path names, if the caller may see it.
+func (w *Wire) endpoint(r *http.Request, c workspace.Caller) (webhook.Endpoint, error) {
+	shown := r.PathValue("wid")
+	unknown := fault.New(fault.NotFound, "There is no outgoing webhook %q.", shown)
+	endpointID, ok := id.Parse("wh", shown)
+	if !ok {
+		return webhook.Endpoint{}, unknown
+	}
+	e, err := w.Endpoints.Find(r.Context(), endpointID)
+	if fault.Is(err, fault.NotFound) || err == nil && !c.Sees(e.WorkspaceID, e.DeploymentID) {
+		return webhook.Endpoint{}, unknown
+	}
+	return e, err
+}
