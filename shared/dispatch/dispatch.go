@@ -77,6 +77,8 @@ type Dispatcher struct {
 
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
+	// Pause waits, unless ctx ends before. It is a timer unless set.
+	Pause func(ctx context.Context, wait time.Duration)
 	// Log is slog.Default unless set.
 	Log *slog.Logger
 

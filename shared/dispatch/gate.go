@@ -163,7 +163,7 @@ func (j *job) admit(ctx context.Context, one *webhook.Delivery) (passes bool, er
 		one.Slot = slot
 		return false, j.putOff(ctx, one, slot)
 	case wait > 0:
-		if err := pause(ctx, wait); err != nil {
+		if j.pause(ctx, wait); ctx.Err() != nil {
 			j.again(0)
 			return false, nil
 		}
@@ -171,15 +171,16 @@ func (j *job) admit(ctx context.Context, one *webhook.Delivery) (passes bool, er
 	return true, nil
 }
 
-// pause waits, unless ctx ends before.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
+func (d *Dispatcher) pause(ctx context.Context, wait time.Duration) {
+	if d.Pause != nil {
+		d.Pause(ctx, wait)
+		return
+	}
+	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

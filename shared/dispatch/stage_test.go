@@ -42,10 +42,12 @@ type stage struct {
 	now time.Time
 }
 
-func newStage(t testing.TB) *stage {
+func newStage(t testing.TB) *stage { return newStageOn(t, sqlitetest.Temp(t).Records()) }
+
+func newStageOn(t testing.TB, records record.Store) *stage {
 	s := &stage{
 		runs:  &journal{run: run.Run{ID: id.New(), WorkspaceID: id.New(), DeploymentID: id.New()}, pages: map[int]run.Page{}},
-		store: &hookedStore{Store: sqlitetest.Temp(t).Records()},
+		store: &hookedStore{Store: records},
 		queue: &outbox{},
 		log:   &lockedBuffer{},
 		now:   time.Now().UTC().Truncate(time.Millisecond),
