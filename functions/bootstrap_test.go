@@ -1,6 +1,7 @@
 package functions_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -68,6 +70,9 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 		Invoke: func(ctx context.Context, function string, event []byte) ([]byte, error) {
 			return functions[function].Invoke(ctx, event)
 		},
+		Stream: func(ctx context.Context, function string, event []byte) (*events.LambdaFunctionURLStreamingResponse, error) {
+			return functions[function].Stream(ctx, event)
+		},
 	}
 	front := httptest.NewServer(around.HTTP())
 	t.Cleanup(front.Close)
@@ -105,6 +110,8 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 		"inputs": inputs, "taskWebhookUrl": receiver.URL + "/task", "crewWebhookUrl": receiver.URL + "/crew",
 	}, http.StatusOK, &started)
 
+	watched := make(chan string, 1)
+	go func() { watched <- watch(ctx, front.URL+"/v1/runs/"+started.KickoffID+"/events", deployed.Token) }()
 	tasks := 0
 	for ended := false; !ended; {
 		select {
@@ -126,6 +133,9 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 			t.Fatal("nobody told the receiver that the run ended")
 		}
 	}
+	if last := <-watched; !strings.Contains(last, `{"type":"complete"`) || !strings.Contains(last, `"status":"succeeded"`) {
+		t.Errorf("who watched the run was told at last: %s", last)
+	}
 	var now struct {
 		State string `json:"state"`
 	}
@@ -139,6 +149,29 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 		}
 	}
 	t.Logf("%d task webhooks before the end", tasks)
+}
+
+// watch reads a stream to its end and gives the last message.
+func watch(ctx context.Context, url, token string) (last string) {
+	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	if err != nil {
+		return err.Error()
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Accept", "application/x-ndjson")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err.Error()
+	}
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		last = lines.Text()
+	}
+	if err := lines.Err(); err != nil {
+		return err.Error()
+	}
+	return last
 }
 
 // heard is a request that the receiver got.

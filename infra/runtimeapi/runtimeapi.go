@@ -4,6 +4,7 @@
 package runtimeapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -18,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/google/uuid"
 )
 
@@ -99,6 +101,62 @@ func (f *Function) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 		p.kill()
 		return nil, fmt.Errorf("%s: timed out, and was killed", f.Name)
 	}
+}
+
+// Stream is Invoke for a function whose answer streams: it comes back when the answer has begun. Whoever closes the body
+// early does not end the invocation, as on Lambda.
+func (f *Function) Stream(ctx context.Context, event []byte) (*events.LambdaFunctionURLStreamingResponse, error) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return nil, errors.New("an invocation needs a deadline")
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	out, in := io.Pipe()
+	work := invocation{id: uuid.NewString(), deadline: deadline, event: event, answer: make(chan answer, 1), stream: in}
+	p, err := f.hand(ctx, work)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	go func() {
+		defer cancel()
+		select {
+		case a := <-work.answer:
+			f.put(p)
+			in.CloseWithError(a.err) // nil is the end
+		case <-p.gone:
+			in.CloseWithError(fmt.Errorf("%s: the process ended during an invocation: %w", f.Name, p.err))
+		case <-ctx.Done():
+			p.kill()
+			in.CloseWithError(fmt.Errorf("%s: timed out, and was killed", f.Name))
+		}
+	}()
+	return begun(out)
+}
+
+// begun reads the beginning of a streamed answer: status and headers in JSON, and eight zeros.
+func begun(out *io.PipeReader) (*events.LambdaFunctionURLStreamingResponse, error) {
+	rest := bufio.NewReader(out)
+	var prelude []byte
+	for !bytes.HasSuffix(prelude, make([]byte, 8)) {
+		b, err := rest.ReadByte()
+		if err != nil {
+			return nil, fmt.Errorf("read the beginning of a streamed answer: %w", err)
+		}
+		prelude = append(prelude, b)
+	}
+	var a struct {
+		StatusCode int               `json:"statusCode"`
+		Headers    map[string]string `json:"headers"`
+		Cookies    []string          `json:"cookies"`
+	}
+	if err := json.Unmarshal(bytes.TrimRight(prelude, "\x00"), &a); err != nil {
+		return nil, fmt.Errorf("read the beginning of a streamed answer: %w", err)
+	}
+	return &events.LambdaFunctionURLStreamingResponse{StatusCode: a.StatusCode, Headers: a.Headers, Cookies: a.Cookies, Body: struct {
+		io.Reader
+		io.Closer
+	}{rest, out}}, nil
 }
 
 // Start starts a process, waits until it asks for work, and gives the time that took: what Lambda calls its init.
@@ -230,6 +288,8 @@ type invocation struct {
 	deadline time.Time
 	event    []byte
 	answer   chan answer
+	// stream takes a streamed answer as it comes; nil for a caller who wants it whole.
+	stream *io.PipeWriter
 }
 
 type answer struct {
@@ -302,7 +362,19 @@ func (p *process) next(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *process) response(w http.ResponseWriter, r *http.Request) {
-	p.settle(w, r, func(body []byte) answer { return answer{payload: body} })
+	p.mu.Lock()
+	stream := p.current.stream
+	p.mu.Unlock()
+	if stream != nil {
+		// When nobody reads any more, settle takes the rest.
+		_, _ = io.Copy(stream, r.Body)
+	}
+	p.settle(w, r, func(body []byte) answer {
+		if broken := r.Trailer.Get("Lambda-Runtime-Function-Error-Type"); broken != "" {
+			return answer{err: fmt.Errorf("%s broke off: %s", p.function, broken)}
+		}
+		return answer{payload: body}
+	})
 }
 
 func (p *process) failure(w http.ResponseWriter, r *http.Request) {

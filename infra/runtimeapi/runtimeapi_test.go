@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
@@ -25,6 +28,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "broken":
 		os.Exit(3)
+	case "streaming":
+		lambda.Start(stream)
 	default:
 		lambda.Start(handle)
 	}
@@ -52,6 +57,58 @@ func handle(ctx context.Context, event string) (string, error) {
 		return fmt.Sprint(os.Getpid()), meet()
 	}
 	return fmt.Sprint(os.Getpid()), nil
+}
+
+// stream writes a piece, and another when the test has made a file; then it breaks off if the event says so.
+func stream(_ context.Context, event string) (*events.LambdaFunctionURLStreamingResponse, error) {
+	if event == "fail" {
+		return nil, errors.New("as asked")
+	}
+	out, in := io.Pipe()
+	go func() {
+		fmt.Fprint(in, "one")
+		for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
+			if _, err := os.Stat(os.Getenv("MEET")); err == nil {
+				break
+			}
+		}
+		fmt.Fprint(in, "two")
+		if event == "break" {
+			in.CloseWithError(errors.New("as asked"))
+		}
+		in.Close()
+	}()
+	return &events.LambdaFunctionURLStreamingResponse{StatusCode: 201, Headers: map[string]string{"A": "b"}, Body: out}, nil
+}
+
+func TestAStreamIsReadWhileItIsWritten(t *testing.T) {
+	for _, test := range []struct{ event, error string }{{"whole", ""}, {"break", "broke off"}} {
+		t.Run(test.event, func(t *testing.T) {
+			gate := filepath.Join(t.TempDir(), "gate")
+			f := function(t, asBootstrap+"=streaming", "MEET="+gate)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := f.Stream(ctx, []byte(`"fail"`)); err == nil || !strings.Contains(err.Error(), "as asked") {
+				t.Errorf("a function that fails gives %v", err)
+			}
+			answer, err := f.Stream(ctx, []byte(`"`+test.event+`"`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			piece := make([]byte, 10)
+			n, err := answer.Body.Read(piece)
+			if err != nil || answer.StatusCode != 201 || answer.Headers["A"] != "b" || string(piece[:n]) != "one" {
+				t.Fatalf("the beginning is %+v, %q, %v", answer, piece[:n], err)
+			}
+			if err := os.WriteFile(gate, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			rest, err := io.ReadAll(answer.Body)
+			if string(rest) != "two" || (err == nil) != (test.error == "") || err != nil && !strings.Contains(err.Error(), test.error) {
+				t.Errorf("the rest is %q, %v", rest, err)
+			}
+		})
+	}
 }
 
 func meet() error {
