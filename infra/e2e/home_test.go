@@ -42,6 +42,7 @@ import (
 	"muster/shared/record"
 	"muster/shared/sqlite"
 	"muster/shared/sqs"
+	"muster/shared/trigger/cel"
 	"muster/shared/workspace"
 )
 
@@ -185,7 +186,7 @@ func newHome(t *testing.T, open opener, s settings) *home {
 	log := &logged{}
 	h.app = app.New(app.Backends{
 		Records: h.backend.records, Runs: h.backend.queues[infra.Runs], Deliveries: h.backend.queues[infra.Deliveries], Sealer: sealer,
-		OpenAI: openai.New, Models: llm.Settings{Default: llm.OfflineName, Providers: map[string]llm.Access{
+		OpenAI: openai.New, Rules: &cel.Rules{}, Models: llm.Settings{Default: llm.OfflineName, Providers: map[string]llm.Access{
 			"openai": {BaseURL: h.model.URL, APIKey: modelKey},
 			"ollama": {BaseURL: nobodyListens + "/v1"},
 		}},
@@ -202,6 +203,7 @@ func newHome(t *testing.T, open opener, s settings) *home {
 
 	handlers := map[string]lambda.Handler{
 		"kickoff":    invoke.HTTP(h.app.HTTP()),
+		"trigger":    invoke.HTTPOr(h.app.HTTP(), h.app.Direct),
 		"api":        invoke.HTTP(h.app.HTTP()),
 		"runner":     invoke.Batch(h.app.Runner, h.backend.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, h.backend.queues[infra.Deliveries]),
