@@ -46,10 +46,12 @@ func (w *Wire) addEvent(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	return httpapi.WriteJSON(rw, status, eventReply{ID: eventID, RunID: id.Show("run", found.ID), Type: eventType})
 }
 
+// typesReply holds the catalogue, and the names that outgoing webhooks may ask for beside it.
 type typesReply struct {
-	Types []events.Kind `json:"types"`
+	Types     []events.Kind  `json:"types"`
+	Lifecycle []events.Named `json:"lifecycle"`
 }
 
 func (w *Wire) eventTypes(rw http.ResponseWriter, _ *http.Request, _ workspace.Caller) error {
-	return httpapi.WriteJSON(rw, http.StatusOK, typesReply{events.All()})
+	return httpapi.WriteJSON(rw, http.StatusOK, typesReply{events.All(), events.Lifecycle()})
 }

@@ -18,14 +18,17 @@ import (
 	"muster/events"
 	"muster/shared/crew"
 	"muster/shared/deploywire"
+	"muster/shared/guard"
 	"muster/shared/httpapi"
 	"muster/shared/id"
 	"muster/shared/record"
+	"muster/shared/resend"
 	"muster/shared/run"
 	"muster/shared/schedule"
 	"muster/shared/sqlite"
 	"muster/shared/sqlite/sqlitetest"
 	"muster/shared/thread"
+	"muster/shared/webhook"
 	"muster/shared/workspace"
 )
 
@@ -42,6 +45,7 @@ type bench struct {
 	token       string
 	handler     http.Handler
 	ahead       time.Duration // how far our clock is ahead
+	ping        func(webhook.Endpoint) webhook.Attempt
 }
 
 func newBench(t *testing.T) *bench {
@@ -61,7 +65,12 @@ func newBench(t *testing.T) *bench {
 	b.token = b.mint(workspace.Caller{Kind: workspace.Workspace, WorkspaceID: b.workspaceID})
 	b.queues = []deploywire.NamedQueue{{Name: "runs", Queue: db.Queue("runs", sqlite.QueueOptions{})}, {Name: "deliveries", Queue: db.Queue("deliveries", sqlite.QueueOptions{})}}
 	b.schedules = &schedule.Schedules{Store: db.Records(), Crews: b.crews, Runs: b.runs, Now: b.runs.Now}
-	wire := &deploywire.Wire{Runs: b.runs, Crews: b.crews, Tokens: b.tokens, Sealer: sealer, Queues: b.queues, Schedules: b.schedules, Threads: &thread.Threads{Store: db.Records(), Runs: b.runs, Now: b.runs.Now}}
+	wire := &deploywire.Wire{Runs: b.runs, Crews: b.crews, Tokens: b.tokens, Sealer: sealer, Queues: b.queues, Schedules: b.schedules, Threads: &thread.Threads{Store: db.Records(), Runs: b.runs, Now: b.runs.Now},
+		Endpoints: webhook.Endpoints{Store: db.Records(), Now: b.runs.Now}, Deliveries: webhook.Deliveries{Store: db.Records()},
+		Resend:   &resend.Service{Store: db.Records(), Runs: b.runs, Queue: b.runs.Deliveries, Now: b.runs.Now},
+		CheckURL: guard.New(guard.Options{}).CheckURL, Now: b.runs.Now,
+		Ping: func(_ context.Context, e webhook.Endpoint) (webhook.Attempt, error) { return b.ping(e), nil },
+	}
 	b.handler = httpapi.API{Routes: wire.Routes(), Tokens: b.tokens, Fallback: deploywire.Dialect}.Handler()
 	return b
 }
