@@ -37,7 +37,7 @@ func (r *row) add(c *scene) {
 	r.faults += len(c.met)
 	r.owners += len(c.repeated)
 	r.zombies += c.zombies
-	r.cut += c.cut()
+	r.cut += c.cut
 	r.twice += c.twice
 }
 
@@ -68,7 +68,7 @@ func chances() {
 	set("rapid.checks", "8")
 	set("rapid.seed", "3")
 	if *soak {
-		set("rapid.checks", "200")
+		set("rapid.checks", "150")
 	}
 	if *soak || os.Getenv("MUSTER_EMULATORS") != "" {
 		set("rapid.seed", strconv.FormatInt(time.Now().UnixNano(), 10))

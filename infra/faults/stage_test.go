@@ -182,6 +182,7 @@ type scene struct {
 	asked     map[string][]int
 	repeated  []string // completed model calls that an owner made again
 	zombies   int      // the same by a process that had lost the run
+	cut       int      // model's answers that never came into the journal
 	twice     int      // events that were told more than once
 	heard     map[string]int
 	ended     string // how the run ended, as it was told
@@ -561,15 +562,19 @@ func (s *scene) recorded(digest string) bool {
 	s.mu.Lock()
 	answers := s.asked[digest]
 	s.mu.Unlock()
-	return len(answers) > 0 && s.cutOf(answers) < len(answers)
+	return len(answers) > 0 && cutOf(answers, s.pages()) < len(answers)
 }
 
-// cutOf counts the answers that are not in the journal.
-func (s *scene) cutOf(answers []int) (cut int) {
+func (s *scene) pages() []run.Page {
 	pages, err := s.runs.Pages(context.Background(), s.runID, 1, 0)
 	if err != nil {
 		s.wrong("%v", err)
 	}
+	return pages
+}
+
+// cutOf counts the answers that are not in the journal.
+func cutOf(answers []int, pages []run.Page) (cut int) {
 	for _, n := range answers {
 		id := fmt.Appendf(nil, `"chatcmpl-%d"`, n)
 		if !slices.ContainsFunc(pages, func(p run.Page) bool { return p.Kind == run.StepPage && bytes.Contains(p.Result, id) }) {
@@ -658,9 +663,9 @@ func (s *scene) check() {
 	if err != nil {
 		s.wrong("%v", err)
 	}
-	pages, err := s.runs.Pages(ctx, s.runID, 1, 0)
-	if err != nil {
-		s.wrong("%v", err)
+	pages := s.pages()
+	for _, answers := range s.asked {
+		s.cut += cutOf(answers, pages)
 	}
 	s.problems = append(s.problems, runtest.Problems(r, request, pages)...)
 	want := run.Succeeded
@@ -701,14 +706,6 @@ func (s *scene) check() {
 // String tells what went wrong, and what came of it.
 func (s *scene) String() string {
 	return fmt.Sprintf("stopped %s; %s:\n  %s", s.stopped, strings.Join(s.met, "; "), strings.Join(s.problems, "\n  "))
-}
-
-// cut counts the model's answers that never came into the journal.
-func (s *scene) cut() (n int) {
-	for _, answers := range s.asked {
-		n += s.cutOf(answers)
-	}
-	return n
 }
 
 // request asks a handler, and reads the answer into a value.

@@ -79,6 +79,12 @@ func over(err error) bool { return err == ErrLost || err == ErrHeld || err == Er
 
 // endIdle ends a run that nobody holds: it claims it like a runner (a waiting one by way of queued) and puts the end page.
 func (s *Service) endIdle(ctx context.Context, r Run, q Request, out Outcome) error {
+	if r.State == Waiting {
+		r.State, r.Due = Queued, s.now().UTC()
+		if err := s.put(ctx, &r); err != nil {
+			return err
+		}
+	}
 	o, err := s.claim(ctx, r, q, true) // nothing is executed, so it may be beside others
 	if err != nil {
 		return err

@@ -1,12 +1,13 @@
 package run_test
 
 import (
-	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"pgregory.net/rapid"
 
 	"muster/shared/dynamo"
 	"muster/shared/emulator"
@@ -20,7 +21,7 @@ func TestNoInterleavingBreaksTheJournal(t *testing.T) {
 	db := sqlitetest.Temp(t)
 	e := newElsewhere(t)
 	db.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	playAll(t, db.Records(), e, 100)
+	interleavings(t, db.Records(), e)
 }
 
 // TestNoInterleavingBreaksTheJournalOnDynamoDB plays the same on the other backend.
@@ -35,18 +36,18 @@ func TestNoInterleavingBreaksTheJournalOnDynamoDB(t *testing.T) {
 	e := newElsewhere(t)
 	store := dynamo.New(client, "journal")
 	store.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	playAll(t, store, e, 40)
+	interleavings(t, store, e)
 }
 
-func playAll(t *testing.T, store record.Store, e *elsewhere, seeds int) {
-	var faults, zombies int
-	for seed := range seeds {
-		f, z := 0, 0
-		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) { f, z = play(t, store, e, uint64(seed)) })
-		faults, zombies = faults+f, zombies+z
-		if !ok {
-			return
+// interleavings plays schedules as rapid draws them. -rapid.checks plays more, -rapid.failfile a failure again.
+func interleavings(t *testing.T, store record.Store, e *elsewhere) {
+	var zombies int
+	rapid.Check(t, func(rt *rapid.T) {
+		w := play(t, store, e, schedules.Draw(rt, "schedule"))
+		zombies += w.zombies
+		if len(w.problems) > 0 {
+			rt.Fatalf("%s\nwhat happened:\n%s", strings.Join(w.problems, "\n"), strings.Join(w.log, "\n"))
 		}
-	}
-	t.Logf("%d seeds, %d faults, %d completed calls repeated by zombies (allowed), 0 by owners", seeds, faults, zombies)
+	})
+	t.Logf("%d completed calls were repeated by zombies (allowed), 0 by owners", zombies)
 }

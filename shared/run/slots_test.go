@@ -337,9 +337,9 @@ func TestNoInterleavingLeaksASlot(t *testing.T) {
 
 func playSlots(t *testing.T, real record.Store, e *elsewhere, seed uint64) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 11)), store: e, sent: map[string]int{}, calls: map[string]int{}}
-		w.faults = w.rnd.IntN(10)
-		w.rarity = []int{12, 40, 100}[w.rnd.IntN(3)]
+		w := &world{schedule: schedule{order: 1}, rnd: rand.New(rand.NewPCG(seed, 11)), store: e, real: real, sent: map[string]int{}}
+		faults := w.rnd.IntN(10)
+		rarity := []int{12, 40, 100}[w.rnd.IntN(3)]
 		defer func() {
 			if t.Failed() {
 				t.Logf("seed %d:\n%s", seed, strings.Join(w.log, "\n"))
@@ -356,7 +356,7 @@ func playSlots(t *testing.T, real record.Store, e *elsewhere, seed uint64) {
 			most = min(most, whole.MaxConcurrentRuns)
 		}
 		service := func(a *actor) *run.Service {
-			s := a.service(real)
+			s := a.service()
 			s.Traffic = whole
 			return s
 		}
@@ -434,13 +434,21 @@ func playSlots(t *testing.T, real record.Store, e *elsewhere, seed uint64) {
 					time.Sleep(time.Duration(w.rnd.IntN(90)) * time.Second)
 				}
 			}
-			if runID, ok := w.take(); ok && actors < 6 {
-				asks := strings.HasSuffix(runID, "0") || strings.HasSuffix(runID, "5") || w.rnd.IntN(2) == 0
-				w.start(fmt.Sprint("runner", i), func(a *actor) { w.takeTurn(a, service(a), runID, asks) })
-			} else if ok {
-				w.knockAt(runID, time.Now())
+			if actors < 6 {
+				if m, ok := w.take(); ok {
+					asks := strings.HasSuffix(m.run, "0") || strings.HasSuffix(m.run, "5") || w.rnd.IntN(2) == 0
+					w.start(fmt.Sprint("runner", i), func(a *actor) {
+						w.takeTurn(a, service(a), m.run, asks)
+						w.handed(m, false, 0)
+					})
+				}
 			}
-			stepped := w.step(random)
+			stepped := random && faults > 0 && w.chance(rarity)
+			if stepped {
+				faults--
+			} else {
+				stepped = w.step()
+			}
 			if stepped && strings.Contains(w.log[len(w.log)-1], "put RUN") {
 				synctest.Wait()
 				if under, _ := look(); under > most {
@@ -456,7 +464,7 @@ func playSlots(t *testing.T, real record.Store, e *elsewhere, seed uint64) {
 				time.Sleep(20 * time.Second)
 			}
 		}
-		for w.step(false) {
+		for w.step() {
 		}
 		synctest.Wait()
 		if !rested {
@@ -483,6 +491,28 @@ func playSlots(t *testing.T, real record.Store, e *elsewhere, seed uint64) {
 			}
 		})
 	})
+}
+
+// chance lets one of so many calls fail in some way, and says whether it did.
+func (w *world) chance(rarity int) bool {
+	all := w.next()
+	if len(all) == 0 {
+		return false
+	}
+	t := all[w.rnd.IntN(len(all))]
+	if t.actor.stalled == 0 && w.rnd.IntN(rarity) == 0 {
+		t.actor.stalled = 10 + w.rnd.IntN(60)
+		w.log = append(w.log, t.actor.name+" stalls")
+		return true
+	}
+	if !strings.HasPrefix(t.actor.name, "runner") {
+		rarity = min(rarity, 8) // these make few calls, and each matters
+	}
+	if t.actor.stalled > 0 || w.rnd.IntN(rarity) > 0 {
+		return false
+	}
+	w.give(t, []verdict{failBefore, failAfter, die}[w.rnd.IntN(3)])
+	return true
 }
 
 // unborn is how long a run on a list may have no item.

@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,12 +10,15 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"muster/events"
 	"muster/shared/crew"
@@ -25,36 +29,106 @@ import (
 	"muster/shared/run/runtest"
 )
 
-// world runs owners, zombies, /stop, /resume, a sweeper and a queue against one real store, one call at a time, in an
-// order drawn from a seed. Every call to the store or a queue waits for its turn; in its turn it may fail before it did
-// anything, fail after it did it, or never return (its caller dies). Time passes when the seed says so, so a caller
+// world runs owners, zombies, /stop, /resume, a sweeper and a queue against one real store, one call at a time, as a
+// schedule says. Every call to the store or a queue waits for its turn; in its turn it may fail before it did
+// anything, fail after it did it, or never return (its caller dies). Time passes when the schedule says so, so a caller
 // whose turn comes late is a zombie. It is the implementation's counterpart of models/journal.py.
 type world struct {
-	t      *testing.T
-	rnd    *rand.Rand
-	store  *elsewhere
-	faults int // how many are left
-	rarity int // one of so many calls fails, while some are left: often early in the run, or now and then all along it
-	log    []string
+	schedule
+	store *elsewhere
+	real  record.Store
+	runID string
+	rnd   *rand.Rand
+	log   []string
 
-	mu      sync.Mutex
-	waiting []*turn
-	runs    []message
-	sent    map[string]int // "seq/target"
-	calls   map[string]int // completed model calls, by key
-	// The question stands for patience, and otherwise is its answer then.
-	patience  time.Duration
-	otherwise string
-	repeated  int // model calls of an owner although the result was recorded
-	zombies   int // the same by somebody who had lost the run
-	actors    int
+	mu       sync.Mutex
+	problems []string
+	turns    int
+	waiting  []*turn
+	runs     []*message
+	sent     map[string]int // "seq/target"
+	state    run.State      // of the run item, as it was written last
+	yields   bool           // the next runner yields
+	cuts     bool           // the next runner is cut
+	answered bool           // somebody was told that the answer is accepted
+	stopped  bool           // somebody was told that the run is stopped
+	repeated int            // model calls of an owner although the result was recorded
+	zombies  int            // the same by somebody who had lost the run
+	actors   int
 }
 
+// turn is a call that waits.
 type turn struct {
 	actor *actor
 	what  string
+	since int // how many turns there had been
 	go_   chan verdict
 }
+
+// schedule is what is done to a run, and when. The smallest one is a run that nothing happens to.
+type schedule struct {
+	realtime bool
+	// The question stands for patience, 0 for ever, and otherwise is its answer then.
+	patience  time.Duration
+	otherwise string
+	// silent says that nobody answers: the run is stopped when it waits.
+	silent bool
+	// order says whose turn it is; 0 is first come, first served.
+	order uint32
+	// races has whoever stalls before a write wake when another is about to write the same, and be quicker.
+	races bool
+	moves []move
+}
+
+// move is something that happens a number of turns after the move before.
+type move struct {
+	after int
+	act   act
+	// whom is which of the calls that wait, long how many turns of others or ten seconds it takes.
+	whom, long int
+}
+
+type act string
+
+const (
+	nothingYet act = "nothing"
+	failsOnce  act = "a call fails"
+	lostAnswer act = "a call happens, and fails"
+	dies       act = "a process dies"
+	stalls     act = "a process stalls"
+	passes     act = "time passes"
+	answers    act = "a person answers"
+	stops      act = "somebody stops the run"
+	sweeps     act = "the sweeper comes"
+	watches    act = "somebody watches"
+	doubles    act = "a message comes twice"
+	yieldsNext act = "the next runner yields"
+	cutsNext   act = "the next runner is cut"
+)
+
+// schedules draws them.
+var schedules = rapid.Custom(func(t *rapid.T) schedule {
+	s := schedule{
+		realtime: rapid.Bool().Draw(t, "realtime"),
+		silent:   rapid.SampledFrom([]bool{false, false, false, false, true}).Draw(t, "silent"),
+		order:    rapid.Uint32().Draw(t, "order"),
+		races:    rapid.Bool().Draw(t, "races"),
+	}
+	if rapid.SampledFrom([]bool{false, false, true}).Draw(t, "patient") {
+		s.patience = time.Duration(rapid.IntRange(1, 10).Draw(t, "patience")) * time.Minute
+		s.otherwise = rapid.SampledFrom([]string{"", run.Approve, run.Reject}).Draw(t, "otherwise")
+	}
+	acts := []act{
+		nothingYet, failsOnce, lostAnswer, dies, dies, stalls, stalls, passes, passes, answers, answers, sweeps, watches, stops, doubles, yieldsNext, cutsNext,
+	}
+	s.moves = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) move {
+		return move{
+			after: rapid.IntRange(0, 40).Draw(t, "after"), act: rapid.SampledFrom(acts).Draw(t, "act"),
+			whom: rapid.IntRange(0, 3).Draw(t, "whom"), long: rapid.IntRange(1, 60).Draw(t, "long"),
+		}
+	}), 6, 20).Draw(t, "moves")
+	return s
+})
 
 type verdict int
 
@@ -128,7 +202,7 @@ func (a *actor) turn(what string, f func()) error {
 		w.mu.Unlock()
 		return errDead
 	}
-	t := &turn{actor: a, what: what, go_: make(chan verdict)}
+	t := &turn{actor: a, what: what, since: w.turns, go_: make(chan verdict)}
 	w.waiting = append(w.waiting, t)
 	w.mu.Unlock()
 	switch <-t.go_ {
@@ -158,7 +232,12 @@ func (b bounded) Get(_ context.Context, k record.Key) (r record.Record, err erro
 }
 
 func (b bounded) Put(_ context.Context, r record.Record) (rev int64, err error) {
-	if gate := b.turn("put "+r.Sort, func() { rev, err = b.real.Put(context.Background(), r) }); gate != nil {
+	put := func() {
+		if rev, err = b.real.Put(context.Background(), r); err == nil {
+			b.w.written(r)
+		}
+	}
+	if gate := b.turn("put "+r.Sort, put); gate != nil {
 		return 0, gate
 	}
 	return rev, err
@@ -202,7 +281,7 @@ func (k knocks) Send(_ context.Context, ms ...queue.Message) error {
 			var r run.RunMessage
 			_ = json.Unmarshal([]byte(m.Body), &r)
 			k.w.mu.Lock()
-			k.w.runs = append(k.w.runs, message{run: r.Run, visible: now})
+			k.w.runs = append(k.w.runs, &message{run: r.Run, visible: now})
 			k.w.mu.Unlock()
 		}
 	})
@@ -215,6 +294,9 @@ func (k tells) Send(_ context.Context, ms ...queue.Message) error {
 		for _, m := range ms {
 			var d run.DeliveryMessage
 			_ = json.Unmarshal([]byte(m.Body), &d)
+			if _, err := k.w.calm().Page(context.Background(), d.Run, d.Seq); err != nil {
+				k.w.wrong("page %d was sent to %s before it was there: %v", d.Seq, d.Target, err)
+			}
 			k.w.mu.Lock()
 			k.w.sent[fmt.Sprintf("%d/%s", d.Seq, d.Target)]++
 			k.w.mu.Unlock()
@@ -222,9 +304,9 @@ func (k tells) Send(_ context.Context, ms ...queue.Message) error {
 	})
 }
 
-func (a *actor) service(real record.Store) *run.Service {
+func (a *actor) service() *run.Service {
 	return &run.Service{
-		Store: bounded{a, real}, Runs: knocks{a}, Deliveries: tells{a}, LeaseTime: time.Minute,
+		Store: bounded{a, a.w.real}, Runs: knocks{a}, Deliveries: tells{a}, LeaseTime: time.Minute,
 		Seal: func(_ context.Context, _, _, _, plain string) (string, error) { return plain, nil },
 		Log:  slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
@@ -255,94 +337,252 @@ func (w *world) alive() int {
 	return w.actors
 }
 
-// step gives one waiting call its turn. random says whether the seed may choose a fault.
-func (w *world) step(random bool) bool {
+// next gives the calls that wait, those that have waited longest first; synctest starts the rest in any order.
+func (w *world) next() []*turn {
 	synctest.Wait()
 	w.mu.Lock()
-	if len(w.waiting) == 0 {
-		w.mu.Unlock()
-		return false
+	defer w.mu.Unlock()
+	slices.SortFunc(w.waiting, func(a, b *turn) int {
+		kind := func(t *turn) string { k, _, _ := strings.Cut(t.what, "#"); return k }
+		return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.actor.name, b.actor.name), cmp.Compare(kind(a), kind(b)), cmp.Compare(a.what, b.what))
+	})
+	return slices.Clone(w.waiting)
+}
+
+// step gives one waiting call its turn, and says whether there was any.
+func (w *world) step() bool {
+	var ready []*turn
+	all := w.next()
+	for _, t := range all {
+		if t.actor.stalled == 0 {
+			ready = append(ready, t)
+		}
 	}
-	i := w.rnd.IntN(len(w.waiting))
-	if a := w.waiting[i].actor; random && w.faults > 0 && a.stalled == 0 && w.rnd.IntN(w.rarity) == 0 {
-		w.faults--
-		a.stalled = 10 + w.rnd.IntN(60)
-		w.log = append(w.log, a.name+" stalls")
-	}
-	for tries := 0; w.waiting[i].actor.stalled > 0 && tries < len(w.waiting); tries++ {
-		w.waiting[i].actor.stalled--
-		i = (i + 1) % len(w.waiting)
-	}
-	t := w.waiting[i]
-	if t.actor.stalled > 0 {
-		w.mu.Unlock()
-		time.Sleep(10 * time.Second)
-		return true
-	}
-	w.waiting = slices.Delete(w.waiting, i, i+1)
-	v := goOn
-	rarity := w.rarity
-	if !strings.HasPrefix(t.actor.name, "runner") {
-		rarity = min(rarity, 8) // these make few calls, and each matters
-	}
-	if random && w.faults > 0 && w.rnd.IntN(rarity) == 0 {
-		w.faults--
-		v = []verdict{failBefore, failAfter, die}[w.rnd.IntN(3)]
-	}
-	if v == die {
-		t.actor.dead = true
-		t.actor.kill()
-		// Its other goroutines die with it.
-		w.waiting = slices.DeleteFunc(w.waiting, func(o *turn) bool {
-			if o.actor == t.actor {
-				o.go_ <- die
+	if w.races {
+		for _, t := range ready {
+			quicker := slices.IndexFunc(all, func(o *turn) bool { return o.actor.stalled > 0 && o.what == t.what && strings.HasPrefix(o.what, "put") })
+			if quicker >= 0 {
+				all[quicker].actor.stalled = 0
+				w.give(all[quicker], goOn)
 				return true
 			}
-			return false
-		})
+		}
 	}
-	w.log = append(w.log, fmt.Sprintf("%s %s%s", t.actor.name, t.what, []string{"", ", fails before", ", fails after", ", dies"}[v]))
-	w.mu.Unlock()
-	t.go_ <- v
+	for _, t := range all {
+		t.actor.stalled = max(0, t.actor.stalled-1)
+	}
+	switch {
+	case len(all) == 0:
+		return false
+	case len(ready) == 0:
+		time.Sleep(10 * time.Second)
+	case w.order == 0:
+		w.give(ready[0], goOn)
+	default:
+		w.give(ready[w.rnd.IntN(len(ready))], goOn)
+	}
 	return true
 }
 
-// take gives the next visible message and hides it.
-func (w *world) take() (string, bool) {
+// give gives a call its turn.
+func (w *world) give(t *turn, v verdict) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i, m := range w.runs {
-		if !m.visible.After(time.Now()) {
-			w.runs = slices.Delete(w.runs, i, i+1)
-			return m.run, true
+	w.turns++
+	gone := []*turn{t}
+	if v == die {
+		t.actor.dead = true
+		t.actor.kill()
+		for _, o := range w.waiting {
+			if o != t && o.actor == t.actor {
+				gone = append(gone, o) // its other goroutines die with it
+			}
 		}
 	}
-	return "", false
+	w.waiting = slices.DeleteFunc(w.waiting, func(o *turn) bool { return slices.Contains(gone, o) })
+	w.log = append(w.log, fmt.Sprintf("%s %s%s", t.actor.name, t.what, []string{"", ", fails before", ", fails after", ", dies"}[v]))
+	w.mu.Unlock()
+	for _, o := range gone {
+		o.go_ <- v
+	}
+}
+
+// do does what the schedule says next.
+func (w *world) do(m move) {
+	w.log = append(w.log, "--- "+string(m.act))
+	all := w.next()
+	verdicts := map[act]verdict{failsOnce: failBefore, lostAnswer: failAfter, dies: die}
+	switch m.act {
+	case failsOnce, lostAnswer, dies:
+		if len(all) > 0 {
+			w.give(all[m.whom%len(all)], verdicts[m.act])
+		}
+	case stalls:
+		if len(all) > 0 {
+			a := all[m.whom%len(all)].actor
+			a.stalled = 5 + m.long
+			w.log = append(w.log, a.name+" stalls")
+		}
+	case passes:
+		time.Sleep(time.Duration(m.long) * 3 * time.Second / 2)
+	case answers:
+		w.answer()
+	case stops:
+		w.stop()
+	case sweeps:
+		w.sweep()
+	case watches:
+		w.start("watcher", func(a *actor) { _ = a.service().Watch(a.ctx, w.runID, false) })
+	case doubles:
+		w.knockAt(w.runID, time.Now())
+	case yieldsNext:
+		w.yields = true
+	case cutsNext:
+		w.cuts = true
+	}
+}
+
+func (w *world) answer() {
+	w.mu.Lock()
+	done := w.answered || w.silent || w.stopped
+	w.mu.Unlock()
+	if done {
+		return
+	}
+	w.start("answer", func(a *actor) {
+		err := a.service().Answer(a.ctx, run.QuestionID(w.runID, "right/q"), run.Reply{Approve: true})
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.answered = w.answered || err == nil
+		if fault.Is(err, fault.Conflict) && w.otherwise != run.Reject {
+			w.problems = append(w.problems, fmt.Sprintf("the same answer again: %v", err))
+		}
+	})
+}
+
+func (w *world) stop() {
+	w.start("stop", func(a *actor) {
+		if _, err := a.service().Stop(a.ctx, w.runID); err == nil {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.stopped = true
+		}
+	})
+}
+
+func (w *world) sweep() {
+	w.start("sweeper", func(a *actor) { _, _ = a.service().Wake(a.ctx, w.runID) })
+}
+
+func (w *world) wrong(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.problems = append(w.problems, fmt.Sprintf(format, args...))
+}
+
+// calm is the service without turns and faults, for whoever only looks.
+func (w *world) calm() *run.Service { return &run.Service{Store: w.real} }
+
+// table is what may follow what, beside a state that stays.
+var table = map[run.State][]run.State{
+	"":          {run.Queued},
+	run.Queued:  {run.Running, run.Canceled, run.TimedOut},
+	run.Running: {run.Waiting, run.Succeeded, run.Failed, run.Canceled, run.TimedOut},
+	run.Waiting: {run.Queued, run.Canceled, run.TimedOut},
+}
+
+// written looks at what was just written.
+func (w *world) written(r record.Record) {
+	kind, number, _ := strings.Cut(r.Sort, "#")
+	switch {
+	case w.runID == "": // there are many
+	case r.Sort == "RUN":
+		item, err := w.calm().Get(context.Background(), w.runID)
+		if err != nil {
+			w.wrong("%v", err)
+			return
+		}
+		if item.State != w.state && !slices.Contains(table[w.state], item.State) {
+			w.wrong("the run went from %s to %s", w.state, item.State)
+		}
+		w.state = item.State
+	case kind == "P":
+		seq, _ := strconv.Atoi(number)
+		if seq < 2 {
+			return
+		}
+		before, err := w.calm().Page(context.Background(), w.runID, seq-1)
+		if err != nil {
+			w.wrong("page %d was put behind none: %v", seq, err)
+			return
+		}
+		if before.Kind == run.EndPage {
+			w.wrong("page %d was put behind the end page", seq)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, target := range before.Targets {
+			if w.sent[fmt.Sprintf("%d/%s", before.Seq, target)] == 0 {
+				w.problems = append(w.problems, fmt.Sprintf("page %d was put before page %d was sent to %s", seq, before.Seq, target))
+			}
+		}
+	}
+}
+
+// take gives the next visible message and hides it, for so long that whoever takes it would have renewed its lease.
+func (w *world) take() (*message, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.runs {
+		if !m.visible.After(time.Now()) {
+			m.visible = time.Now().Add(hidden)
+			return m, true
+		}
+	}
+	return nil, false
+}
+
+const hidden = 65 * time.Second
+
+// handed does with a message as its runner wishes: to have it again, or never.
+func (w *world) handed(m *message, again bool, in time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m.visible = time.Now().Add(in)
+	if !again {
+		w.runs = slices.DeleteFunc(w.runs, func(o *message) bool { return o == m })
+	}
 }
 
 func (w *world) knockAt(runID string, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.runs = append(w.runs, message{runID, at})
+	w.runs = append(w.runs, &message{runID, at})
 }
 
 // program is the reference run: marks, model steps, a live page, parallel branches, a question, and an end.
-func (w *world) program(a *actor, real record.Store, o *run.Owner, b *run.Branch) (run.Outcome, error) {
+func (w *world) program(a *actor, o *run.Owner, b *run.Branch) (run.Outcome, error) {
 	ctx := o.Work()
 	say := func(key string) events.Draft {
 		d, err := events.NewCustom("test."+strings.ReplaceAll(key, "/", "."), nil, events.Identity{})
 		if err != nil {
-			w.t.Error(err)
+			w.wrong("%v", err)
 		}
 		return d
 	}
 	model := func(b *run.Branch, key string) error {
+		began := time.Now()
 		_, err := b.Step(ctx, run.Step{
 			Key: key, Request: key, Conversation: key, Messages: []json.RawMessage{json.RawMessage(`"hello"`)},
 			Open: func(e *run.Emitter, n int) { e.Emit(say(fmt.Sprintf("%s.started.%d", key, n)), run.Scope{}) },
 			Cut:  func(e *run.Emitter, n int) { e.Emit(say(fmt.Sprintf("%s.failed.%d", key, n)), run.Scope{}) },
 			Do: func(ctx context.Context, e *run.Emitter, n int) (any, error) {
-				w.call(real, o, key)
+				if began.After(o.Run().Lease) {
+					w.wrong("%s began the step %s when its lease was over", a.name, key)
+				}
+				if err := a.turn("ask "+key, func() {}); err != nil {
+					return nil, err
+				}
+				w.call(o, key)
 				if err := a.turn("hear "+key, func() {}); err != nil || ctx.Err() != nil {
 					return nil, errors.Join(err, ctx.Err())
 				}
@@ -400,18 +640,16 @@ func (w *world) program(a *actor, real record.Store, o *run.Owner, b *run.Branch
 	return run.Outcome{State: run.Succeeded, Result: "done"}, nil
 }
 
-// call is a model call: it counts what it costs, and whether the journal had the result already.
-func (w *world) call(real record.Store, o *run.Owner, key string) {
+// call is a model call: it looks whether the journal had the result already.
+func (w *world) call(o *run.Owner, key string) {
 	var pages []run.Page
 	var item run.Run
 	w.store.do(func() {
-		s := &run.Service{Store: real}
-		pages, _ = s.Pages(context.Background(), o.Run().ID, 1, 0)
-		item, _ = s.Get(context.Background(), o.Run().ID)
+		pages, _ = w.calm().Pages(context.Background(), w.runID, 1, 0)
+		item, _ = w.calm().Get(context.Background(), w.runID)
 	})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.calls[key]++
 	if slices.ContainsFunc(pages, func(p run.Page) bool { return p.Kind == run.StepPage && p.Key == key }) {
 		if item.Nonce == o.Run().Nonce && time.Now().Before(item.Lease) {
 			w.repeated++
@@ -422,9 +660,17 @@ func (w *world) call(real record.Store, o *run.Owner, key string) {
 }
 
 // runner handles one message as package runner does.
-func (w *world) runner(a *actor, real record.Store, runID string, yields, cuts bool) {
-	s := a.service(real)
-	again := func(d time.Duration) { w.knockAt(runID, time.Now().Add(d)) }
+func (w *world) runner(a *actor, m *message, yields, cuts bool) {
+	again, in := false, time.Duration(0)
+	w.own(a, m.run, yields, cuts, func(d time.Duration) { again, in = true, d })
+	if !a.dead {
+		w.handed(m, again, in)
+	}
+}
+
+// own owns the run as far as it goes.
+func (w *world) own(a *actor, runID string, yields, cuts bool, again func(time.Duration)) {
+	s := a.service()
 	o, err := s.Claim(a.ctx, runID)
 	if errors.Is(err, run.ErrAlone) {
 		o, err = s.ClaimAlone(a.ctx, runID)
@@ -433,7 +679,7 @@ func (w *world) runner(a *actor, real record.Store, runID string, yields, cuts b
 	case errors.Is(err, run.ErrNothing), errors.Is(err, run.ErrLost):
 		return
 	case err != nil:
-		again(65 * time.Second)
+		again(hidden)
 		return
 	}
 	keeping, stop := context.WithCancel(a.ctx)
@@ -450,7 +696,7 @@ func (w *world) runner(a *actor, real record.Store, runID string, yields, cuts b
 		}()
 	}
 	b := o.Root()
-	out, err := w.program(a, real, o, b)
+	out, err := w.program(a, o, b)
 	stop()
 	<-kept
 	var long *run.TooLong
@@ -472,156 +718,131 @@ func (w *world) runner(a *actor, real record.Store, runID string, yields, cuts b
 		again(0)
 	}
 	if err != nil && strings.Contains(err.Error(), "behind the fence") {
-		w.t.Error(err)
+		w.wrong("%v", err)
 	}
 	if err != nil && !errors.Is(err, run.ErrLost) {
-		again(65 * time.Second)
+		again(hidden)
 	}
 }
 
 // check holds the journal to what it promises, whatever happened.
-func (w *world) check(s *run.Service, runID string) {
-	t := w.t
+func (w *world) check() {
 	ctx := context.Background()
-	item, err := s.Get(ctx, runID)
-	pages, err2 := s.Pages(ctx, runID, 1, 0)
-	req, err3 := s.Request(ctx, runID)
+	s := w.calm()
+	item, err := s.Get(ctx, w.runID)
+	pages, err2 := s.Pages(ctx, w.runID, 1, 0)
+	req, err3 := s.Request(ctx, w.runID)
 	if err := errors.Join(err, err2, err3); err != nil || len(pages) == 0 {
-		t.Errorf("%d pages, %v", len(pages), err)
+		w.wrong("%d pages, %v", len(pages), err)
 		return
 	}
-	for _, problem := range runtest.Problems(item, req, pages) {
-		t.Error(problem)
-	}
-	results := map[string]bool{}
+	w.problems = append(w.problems, runtest.Problems(item, req, pages)...)
+	results := map[string]run.Page{}
 	for _, p := range pages {
 		if p.Kind == run.StepPage {
-			results[p.Key] = true
+			results[p.Key] = p
 		}
 		for _, target := range p.Targets {
 			if w.sent[fmt.Sprintf("%d/%s", p.Seq, target)] == 0 {
-				t.Errorf("page %d was never sent to target %s", p.Seq, target)
+				w.wrong("page %d was never sent to target %s", p.Seq, target)
 			}
 		}
 	}
 	end := pages[len(pages)-1]
 	if end.Outcome != nil && end.Outcome.State == run.Succeeded {
 		for _, key := range []string{"m1", "left/m", "right/m", "right/q", "m2"} {
-			if !results[key] {
-				t.Errorf("the run succeeded without a result of %s", key)
+			if results[key].Seq == 0 {
+				w.wrong("the run succeeded without a result of %s", key)
 			}
 		}
 		if end.Totals.Usage.TotalTokens != 4 {
-			t.Errorf("usage %d, want 4", end.Totals.Usage.TotalTokens)
+			w.wrong("usage %d, want 4", end.Totals.Usage.TotalTokens)
 		}
 	}
+	if reply, ok := results["right/q"]; ok && w.answered && !strings.Contains(string(reply.Result), `"approve":true`) {
+		w.wrong("an accepted answer became %s", reply.Result)
+	}
+	if w.stopped && item.State != run.Canceled {
+		w.wrong("the run was stopped, and %s", item.State)
+	}
 	if w.repeated > 0 {
-		t.Errorf("%d completed model calls were repeated by an owner", w.repeated)
+		w.wrong("%d completed model calls were repeated by an owner", w.repeated)
 	}
 }
 
-// play plays one seed to rest.
-func play(t *testing.T, real record.Store, e *elsewhere, seed uint64) (faults, zombies int) {
+// play plays a schedule, and then on without faults until everything has come to rest.
+func play(t *testing.T, real record.Store, e *elsewhere, what schedule) (w *world) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), store: e, sent: map[string]int{}, calls: map[string]int{}}
-		w.faults = w.rnd.IntN(8)
-		w.rarity = []int{12, 40, 100}[w.rnd.IntN(3)]
-		budget := w.faults
-		if w.rnd.IntN(3) == 0 {
-			w.patience = time.Duration(1+w.rnd.IntN(10)) * time.Minute
-			w.otherwise = []string{"", run.Approve, run.Reject}[w.rnd.IntN(3)]
-		}
-		defer func() {
-			if t.Failed() {
-				t.Logf("%d actors, %d messages, waiting %d; seed %d:\n%s", w.actors, len(w.runs), len(w.waiting), seed, strings.Join(w.log, "\n"))
-			}
-		}()
+		w = &world{schedule: what, rnd: rand.New(rand.NewPCG(uint64(what.order), 7)), store: e, real: real, sent: map[string]int{}, state: run.Queued}
 		// The kickoff itself is not this test's matter, so it goes straight to the store.
-		var r run.Run
 		e.do(func() {
 			direct := &run.Service{Store: real, Runs: none{}, Deliveries: none{}}
-			var err error
-			r, err = direct.Start(context.Background(), run.StartRequest{
+			r, err := direct.Start(context.Background(), run.StartRequest{
 				Deployment: crew.Deployment{ID: "d", WorkspaceID: "w", Environments: map[string]crew.Pointer{"production": {VersionID: "v", Number: 1}}},
 				Targets: []run.Target{
-					{ID: "all", Kind: run.StreamTarget, Events: []string{"*"}, Realtime: w.rnd.IntN(2) == 0},
+					{ID: "all", Kind: run.StreamTarget, Events: []string{"*"}, Realtime: what.realtime},
 					{ID: "crew", Kind: run.CrewTarget},
 				},
 			})
 			if err != nil {
-				t.Error(err)
+				w.wrong("%v", err)
 			}
+			w.runID = r.ID
 		})
-		w.knockAt(r.ID, time.Now())
-
-		stops := w.rnd.IntN(3) == 0
-		silent := stops && w.rnd.IntN(2) == 0 // nobody ever answers
-		var answered, stopped atomic.Bool
-		stop := func() {
-			w.start("stop", func(a *actor) {
-				if _, err := a.service(real).Stop(a.ctx, r.ID); err == nil {
-					stopped.Store(true)
-				}
-			})
-		}
+		w.knockAt(w.runID, time.Now())
+		w.moves = slices.Clone(w.moves)
 		for i := range 3000 {
-			random := i < 400
-			if runID, ok := w.take(); ok && w.alive() < 4 {
-				yields, cuts := w.rnd.IntN(4) == 0, w.rnd.IntN(6) == 0
-				w.start(fmt.Sprintf("runner%d", i), func(a *actor) { w.runner(a, real, runID, yields, cuts) })
-			} else if ok {
-				w.knockAt(runID, time.Now())
-			}
-			switch draw := w.rnd.IntN(100); {
-			case random && stops && draw < 3:
-				stops = false
-				stop()
-			case draw < 8 && !silent && !(answered.Load() && random):
-				w.start("answer", func(a *actor) {
-					err := a.service(real).Answer(a.ctx, run.QuestionID(r.ID, "right/q"), run.Reply{Approve: true})
-					if err == nil {
-						answered.Store(true)
-					}
-					if fault.Is(err, fault.Conflict) && w.otherwise != run.Reject {
-						t.Errorf("the same answer again: %v", err)
-					}
-				})
-			case draw < 12:
-				w.start("sweeper", func(a *actor) { _, _ = a.service(real).Wake(a.ctx, r.ID) })
-			case draw < 15:
-				w.start("watcher", func(a *actor) { _ = a.service(real).Watch(a.ctx, r.ID, false) })
-			case draw < 20:
-				time.Sleep(time.Duration(w.rnd.IntN(90)) * time.Second)
-			case draw < 22 && random && w.faults > 0:
-				w.faults--
-				w.knockAt(r.ID, time.Now()) // a doubled message
-			}
-			if !w.step(random) && !random {
-				var item run.Run
-				e.do(func() { item, _ = (&run.Service{Store: real}).Get(context.Background(), r.ID) })
-				if silent && !stopped.Load() && !item.State.Ended() && w.alive() == 0 {
-					stop()
+			if w.alive() < 4 {
+				if m, ok := w.take(); ok {
+					yields, cuts := w.yields, w.cuts
+					w.yields, w.cuts = false, false
+					w.start(fmt.Sprintf("runner%04d", i), func(a *actor) { w.runner(a, m, yields, cuts) })
 				}
-				if item.State.Ended() && w.alive() == 0 {
-					if item.Due.IsZero() {
-						if !item.Told {
-							t.Error("the run ended, and nobody looks after its deliveries")
-						}
-						break
-					}
-					w.start("dispatcher", func(a *actor) { _ = a.service(real).Told(a.ctx, r.ID, 0) })
+			}
+			for len(w.moves) > 0 && w.moves[0].after == 0 {
+				w.do(w.moves[0])
+				w.moves = w.moves[1:]
+			}
+			if len(w.moves) > 0 {
+				w.moves[0].after--
+			}
+			if w.step() {
+				continue
+			}
+			var item run.Run
+			e.do(func() { item, _ = w.calm().Get(context.Background(), w.runID) })
+			switch {
+			case w.alive() > 0 || len(w.moves) > 0:
+			case item.State.Ended() && item.Due.IsZero():
+				if !item.Told {
+					w.wrong("the run ended, and nobody looks after its deliveries")
 				}
-				time.Sleep(5 * time.Second)
+				i = 3000
+			case item.State.Ended():
+				w.start("dispatcher", func(a *actor) { _ = a.service().Told(a.ctx, w.runID, 0) })
+			case item.State == run.Waiting && w.silent && !w.stopped:
+				w.stop()
+			case item.State == run.Waiting:
+				w.answer()
+			}
+			if i == 3000 {
+				break
+			}
+			time.Sleep(5 * time.Second)
+			if w.alive() == 0 {
+				w.sweep()
 			}
 		}
-		for w.step(false) {
+		for w.alive() > 0 {
+			for _, turn := range w.next() {
+				w.give(turn, die)
+				break
+			}
+			time.Sleep(time.Second)
 		}
-		synctest.Wait()
-		e.do(func() { w.check(&run.Service{Store: real}, r.ID) })
-		zombies = w.zombies
-		faults = budget - w.faults
+		e.do(w.check)
 	})
-	return faults, zombies
+	return w
 }
 
 type none struct{}
