@@ -142,6 +142,9 @@ func (s *Service) Check(ctx context.Context, q *StartRequest) (crew.Pointer, err
 			return crew.Pointer{}, err
 		}
 		inputs = overlay(valued.Values, inputs)
+		if len(encode(inputs)) > maxValues {
+			return crew.Pointer{}, fault.New(fault.TooLarge, "The values of the thread and the input together have more than %d MiB.", maxValues>>20)
+		}
 	}
 	return version, version.Check(inputs)
 }

@@ -41,6 +41,9 @@ func ThreadPart(threadID string) string { return "THREAD#" + threadID }
 
 const turnPrefix = "TURN#"
 
+// maxValues is how large what a run of a thread begins with may be, as JSON.
+const maxValues = 4 << 20
+
 func turnKey(threadID string, n int) record.Key {
 	return record.Key{Part: ThreadPart(threadID), Sort: fmt.Sprintf("%s%08d", turnPrefix, n)}
 }

@@ -289,6 +289,19 @@ func TestChangesOfASchedule(t *testing.T) {
 	if _, err := change(func(set *schedule.Settings) { set.Expression = "at(2026-11-23T10:00:00)" }); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a time that is over: %v", err)
 	}
+	if _, _, err := s.Crews.AddVersion(t.Context(), s.d.ID, files("product")); err != nil {
+		t.Fatal(err)
+	}
+	if s.d, err = s.Crews.Promote(t.Context(), s.d.ID, crew.Production, 2); err != nil {
+		t.Fatal(err)
+	}
+	s.at("2300-01-01 00:00:00")
+	if paused, err := change(func(set *schedule.Settings) { set.Paused = true }); err != nil || !paused.Next.IsZero() {
+		t.Errorf("one whose version wants more, and that is over, may be paused: %v", err)
+	}
+	if _, err := change(func(set *schedule.Settings) { set.Paused = false }); !fault.Is(err, fault.Invalid) {
+		t.Errorf("and not go on: %v", err)
+	}
 	if err := s.Delete(t.Context(), s.d.ID, c.ID); err != nil {
 		t.Error(err)
 	}

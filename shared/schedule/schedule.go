@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -202,12 +203,15 @@ func (s *Schedules) settle(ctx context.Context, d crew.Deployment, c *Schedule, 
 	if err := c.check(); err != nil {
 		return err
 	}
-	version, err := s.version(ctx, d, *c)
-	if err != nil {
-		return err
-	}
-	if err := version.Check(c.Inputs); err != nil {
-		return err
+	// What a version wants may change under a schedule, which may be paused all the same.
+	if !c.executes(before) {
+		version, err := s.version(ctx, d, *c)
+		if err != nil {
+			return err
+		}
+		if err := version.Check(c.Inputs); err != nil {
+			return err
+		}
 	}
 	p, err := c.plan()
 	if err != nil || c.timing() == before.timing() {
@@ -218,13 +222,18 @@ func (s *Schedules) settle(ctx context.Context, d crew.Deployment, c *Schedule, 
 		after = now.Add(-time.Millisecond) // it fires when it begins, which may be now
 	}
 	next := p.next(after)
-	if next.IsZero() {
+	if next.IsZero() && !(c.Paused && c.Expression == before.Expression) {
 		return invalid("It never fires any more.")
 	}
 	if c.Next = next; c.Paused {
 		c.Next = time.Time{}
 	}
 	return nil
+}
+
+// executes says whether a schedule starts the same run as before.
+func (c Settings) executes(before Settings) bool {
+	return c.Environment == before.Environment && c.VersionNumber == before.VersionNumber && reflect.DeepEqual(c.Inputs, before.Inputs)
 }
 
 // timing is what decides when a schedule fires.
