@@ -14,6 +14,7 @@ import (
 	"muster/shared/queue"
 	"muster/shared/record"
 	"muster/shared/run"
+	"muster/shared/schedule"
 	"muster/shared/sqlite/sqlitetest"
 	"muster/shared/sweep"
 )
@@ -54,18 +55,22 @@ func TestSweep(t *testing.T) {
 	}
 	clear(sent.of)
 	sent.broken = unlucky
-	var parked []record.Key
+	var parked, fired []record.Key
 	var out bytes.Buffer
 	s := sweep.Sweeper{
 		Store: runs.Store, Runs: runs, Now: clock, Report: sweep.EMF(&out, clock),
-		Parked: func(_ context.Context, k record.Key) error { parked = append(parked, k); return nil },
+		Parked:   func(_ context.Context, k record.Key) error { parked = append(parked, k); return nil },
+		Schedule: func(_ context.Context, k record.Key) error { fired = append(fired, k); return nil },
 	}
 	delivery := record.Key{Part: "R#" + queued, Sort: "D#000001#crew#0"}
-	if _, err := runs.Store.Put(t.Context(), record.Record{Key: delivery, Due: now.Add(time.Minute)}); err != nil {
-		t.Fatal(err)
+	hourly := record.Key{Part: schedule.Partition + "d", Sort: "hourly"}
+	for _, k := range []record.Key{delivery, hourly} {
+		if _, err := runs.Store.Put(t.Context(), record.Record{Key: k, Due: now.Add(time.Minute)}); err != nil {
+			t.Fatal(err)
+		}
 	}
 
-	if err := s.Sweep(t.Context()); err != nil || out.Len() > 0 || len(sent.of) > 0 || len(parked) > 0 {
+	if err := s.Sweep(t.Context()); err != nil || out.Len() > 0 || len(sent.of) > 0 || len(parked)+len(fired) > 0 {
 		t.Errorf("nothing was due, and it said %q, sent %v, found %v, %v", out.String(), sent.of, parked, err)
 	}
 	now = now.Add(2 * time.Minute)
@@ -77,6 +82,9 @@ func TestSweep(t *testing.T) {
 	}
 	if diff := cmp.Diff(parked, []record.Key{delivery}); diff != "" {
 		t.Errorf("unexpected parked deliveries (-got +want):\n%s", diff)
+	}
+	if diff := cmp.Diff(fired, []record.Key{hourly}); diff != "" {
+		t.Errorf("unexpected schedules (-got +want):\n%s", diff)
 	}
 	const want = `{"_aws":{"CloudWatchMetrics":[{"Namespace":"Muster","Dimensions":[[]],"Metrics":[{"Name":"lease_ran_out","Unit":"Count"},{"Name":"queued_for_long","Unit":"Count"}]}],"Timestamp":1795424520000},"lease_ran_out":1,"queued_for_long":1}` + "\n"
 	if diff := cmp.Diff(out.String(), want); diff != "" {
