@@ -19,7 +19,8 @@ const (
 )
 
 // Stream makes the bodies of the streaming webhook: the events of a page that the target asked for, in batches, or one by
-// one when it is realtime. An endpoint may ask for where a run stands, too, and is sent the event that says so on this wire. messages is the conversation of the page, which its events show.
+// one when it is realtime. An endpoint may ask for where a run stands, too, and is sent the event that says so on this wire.
+// messages is the conversation of the page, which its events show.
 func Stream(r run.Run, q run.Request, p run.Page, t run.Target, messages []json.RawMessage) ([]webhook.Body, error) {
 	batch := maxBatch
 	if t.Realtime {

@@ -275,3 +275,41 @@ func TestHalvesHoldEveryEventOnce(t *testing.T) {
 		}
 	})
 }
+
+// An endpoint on this wire may ask for where a run stands, and is sent the event that says so here, once.
+func TestStreamsOfEndpoints(t *testing.T) {
+	end := func(state run.State, typ string) run.Page {
+		return run.Page{Kind: run.EndPage, Outcome: &run.Outcome{State: state}, Events: []events.Event{{ID: "t", Type: "task_completed"}, {ID: "e", Type: typ}}}
+	}
+	for _, c := range []struct {
+		filter []string
+		page   run.Page
+		want   string
+	}{
+		{[]string{"run.succeeded"}, end(run.Succeeded, "crew_kickoff_completed"), "crew_kickoff_completed"},
+		{[]string{"run.failed"}, end(run.TimedOut, "crew_kickoff_failed"), "crew_kickoff_failed"},
+		{[]string{"run.failed"}, end(run.Canceled, "crew_kickoff_failed"), ""},
+		{[]string{"run.canceled", "crew_kickoff_failed"}, end(run.Canceled, "crew_kickoff_failed"), "crew_kickoff_failed"},
+		{[]string{"run.started"}, run.Page{Events: []events.Event{{Type: "crew_kickoff_started"}}}, "crew_kickoff_started"},
+		{[]string{"run.waiting"}, run.Page{Kind: run.QuestionPage, Events: []events.Event{{Type: "human_feedback_requested"}}}, "human_feedback_requested"},
+		{[]string{"*"}, end(run.Succeeded, "crew_kickoff_completed"), "task_completed crew_kickoff_completed"},
+	} {
+		bodies, err := ampwire.Stream(seedRun, seedRequest, c.page, run.Target{Kind: run.EndpointTarget, Events: c.filter}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var types []string
+		for _, b := range bodies {
+			var body struct{ Events []struct{ Type string } }
+			if err := json.Unmarshal(b.JSON, &body); err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range body.Events {
+				types = append(types, e.Type)
+			}
+		}
+		if got := strings.Join(types, " "); got != c.want {
+			t.Errorf("%v: sent %q, want %q", c.filter, got, c.want)
+		}
+	}
+}
