@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"fmt"
 	"html/template"
 	"io"
 	"net"
@@ -192,12 +193,30 @@ func (h *home) signers(ctx context.Context) (all []signer, err error) {
 	if err != nil {
 		return nil, err
 	}
+	add := func(who string, s webhook.Signing, record, field string) error {
+		secrets, err := s.Open(ctx, h.seal, workspaceID, record, field, time.Now())
+		if err != nil {
+			return fmt.Errorf("open the secret of %s: %w", who, err)
+		}
+		all = append(all, signer{who, secrets.Current})
+		if secrets.Old != "" {
+			all = append(all, signer{who + " (its old secret)", secrets.Old})
+		}
+		return nil
+	}
 	for _, d := range deployments {
-		secret, err := h.seal.Open(ctx, workspaceID, d.ID, "webhook_secret", d.WebhookSecret)
+		if err := add("deployment "+d.Name, webhook.Signing{Secret: d.WebhookSecret, Old: d.OldWebhookSecret, OldUntil: d.OldWebhookSecretUntil}, d.ID, "webhook_secret"); err != nil {
+			return nil, err
+		}
+		endpoints, err := webhook.Endpoints{Store: h.db.Records()}.Of(ctx, d.ID)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, signer{"deployment " + d.Name, secret})
+		for _, e := range endpoints {
+			if err := add("outgoing webhook "+e.Name+" of "+d.Name, e.Signing, e.ID, webhook.SecretField); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return all, nil
 }
