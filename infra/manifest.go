@@ -143,7 +143,7 @@ var Queues = []Queue{
 		Name:       Deliveries,
 		Visibility: 12 * time.Minute,
 		Receives:   20,
-		Held:       100,
+		Held:       50,
 		Retention:  4 * day, DeadRetention: 14 * day,
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/events"
 	"muster/infra"
 	"muster/infra/host"
 	"muster/shared/crew"
@@ -21,6 +22,7 @@ import (
 	"muster/shared/queue"
 	"muster/shared/run"
 	"muster/shared/sqlite"
+	"muster/shared/sweep"
 	"muster/shared/webhook"
 	"muster/shared/workspace"
 )
@@ -30,20 +32,20 @@ import (
 type courier struct {
 	db         *sqlite.DB
 	queue      *sqlite.Queue
+	sealer     *workspace.Sealer
 	dispatcher *dispatch.Dispatcher
 	handled    func(m run.DeliveryMessage, took time.Duration)
-
-	run        run.Run
-	deployment crew.Deployment
-	targets    []run.Target
-	stop       func()
+	// runs has a run for each endpoint, of a deployment of its own.
+	runs map[string]run.Run
+	stop func()
 }
 
 const signingSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
 
 // newCourier opens a courier on a fresh file. handled hears of each message that the dispatcher was given.
-func (b *bench) newCourier(ctx context.Context, name string, roots *x509.CertPool, handled func(m run.DeliveryMessage, took time.Duration)) (*courier, error) {
-	db, err := sqlite.Open(filepath.Join(b.dir, name+".db"))
+func (b *bench) newCourier(roots *x509.CertPool, handled func(m run.DeliveryMessage, took time.Duration)) (*courier, error) {
+	b.couriers++
+	db, err := sqlite.Open(filepath.Join(b.dir, fmt.Sprintf("courier-%d.db", b.couriers)))
 	if err != nil {
 		return nil, err
 	}
@@ -51,18 +53,19 @@ func (b *bench) newCourier(ctx context.Context, name string, roots *x509.CertPoo
 	if err != nil {
 		return nil, err
 	}
-	c := &courier{
-		db: db, queue: db.Queue(infra.Deliveries, sqlite.QueueOptions{MaxReceives: 20}), handled: handled,
-		run: run.Run{ID: id.New(), WorkspaceID: id.New(), DeploymentID: id.New()},
+	var options sqlite.QueueOptions
+	for _, q := range infra.Queues {
+		if q.Name == infra.Deliveries {
+			options = sqlite.QueueOptions{MaxReceives: q.Receives, MaxHeld: q.Held}
+		}
 	}
-	c.deployment.ID = c.run.DeploymentID
-	if c.deployment.WebhookSecret, err = sealer.Seal(ctx, c.run.WorkspaceID, c.run.DeploymentID, "webhook_secret", signingSecret); err != nil {
-		return nil, err
-	}
-	log := slog.New(slog.DiscardHandler)
+	c := &courier{db: db, queue: db.Queue(infra.Deliveries, options), sealer: sealer, handled: handled, runs: map[string]run.Run{}}
 	c.dispatcher = &dispatch.Dispatcher{
-		Runs: c, Crews: c, Sealer: sealer, Client: guard.New(guard.Options{AllowLoopback: true, Roots: roots}), Store: db.Records(), Queue: c.queue, Log: log,
-		Formats: map[run.Kind]dispatch.Format{run.CrewTarget: kibibyte},
+		Runs: c, Crews: c, Sealer: sealer, Client: guard.New(guard.Options{AllowLoopback: true, Roots: roots}), Store: db.Records(), Queue: c.queue,
+		EndpointFormats: map[string]dispatch.Format{webhook.Crewship: kibibyte},
+		Notice:          func(string, webhook.Notice) ([]byte, error) { return body, nil },
+		Deployments:     func(context.Context, string) ([]crew.Deployment, error) { return nil, nil },
+		Log:             slog.New(slog.DiscardHandler),
 	}
 	return c, nil
 }
@@ -71,11 +74,15 @@ func (b *bench) newCourier(ctx context.Context, name string, roots *x509.CertPoo
 func (c *courier) begin(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	dispatcher := invoke.Batch(c.handle, c.queue)
+	sweeper := sweep.Sweeper{Store: c.db.Records(), Parked: c.dispatcher.Parked, Health: c.dispatcher.Tend, Log: slog.New(slog.DiscardHandler)}
 	h := host.Host{
 		Queues: map[string]queue.Queue{infra.Runs: c.db.Queue(infra.Runs, sqlite.QueueOptions{}), infra.Deliveries: c.queue},
 		Invoke: func(ctx context.Context, function string, event []byte) ([]byte, error) {
-			if function == "dispatcher" {
+			switch function {
+			case "dispatcher":
 				return dispatcher.Invoke(ctx, event)
+			case "sweeper":
+				return []byte("null"), sweeper.Sweep(ctx)
 			}
 			return []byte("null"), nil
 		},
@@ -108,25 +115,41 @@ func (c *courier) close() {
 	c.db.Close()
 }
 
-// send asks for a delivery of each page from first on to a target.
-func (c *courier) send(ctx context.Context, target string, first, n int) error {
+// send asks for a delivery of each page from first on to the endpoint of a run.
+func (c *courier) send(ctx context.Context, to destination, first, n int) error {
 	messages := make([]queue.Message, n)
 	for i := range messages {
-		messages[i] = run.DeliveryMessage{Run: c.run.ID, Seq: first + i, Target: target}.Message()
+		messages[i] = run.DeliveryMessage{Run: to.run, Seq: first + i, Target: to.endpoint}.Message()
 	}
 	return c.queue.Send(ctx, messages...)
 }
 
-// target adds a target.
-func (c *courier) target(url string) (id string) {
-	id = fmt.Sprintf("t%d", len(c.targets)+1)
-	c.targets = append(c.targets, run.Target{ID: id, Kind: run.CrewTarget, URL: url})
-	return id
+// destination is an endpoint and the run that it is told of.
+type destination struct{ run, endpoint string }
+
+// shown is what the receiver sees as the id of the delivery of a page.
+func (d destination) shown(seq int) string {
+	return webhook.New(d.run, seq, d.endpoint, "0", "", time.Time{}).Shown()
+}
+
+// endpoint adds an endpoint.
+func (c *courier) endpoint(ctx context.Context, url string) (destination, error) {
+	r := run.Run{ID: id.New(), WorkspaceID: id.New(), DeploymentID: id.New(), Environment: "production"}
+	e := webhook.Endpoint{
+		ID: id.New(), WorkspaceID: r.WorkspaceID, DeploymentID: r.DeploymentID, Environment: r.Environment, Name: "bench", URL: url,
+		Events: []string{"*"}, Format: webhook.Crewship, Enabled: true,
+	}
+	var err error
+	if e.Secret, err = c.sealer.Seal(ctx, e.WorkspaceID, e.ID, webhook.SecretField, signingSecret); err != nil {
+		return destination{}, err
+	}
+	c.runs[r.ID] = r
+	return destination{r.ID, e.ID}, webhook.Endpoints{Store: c.db.Records()}.Create(ctx, &e)
 }
 
 // Whole implements dispatch.Runs.
-func (c *courier) Whole(context.Context, string) (run.Run, run.Request, error) {
-	return c.run, run.Request{Targets: c.targets}, nil
+func (c *courier) Whole(_ context.Context, runID string) (run.Run, run.Request, error) {
+	return c.runs[runID], run.Request{}, nil
 }
 
 // Page implements dispatch.Runs.
@@ -143,12 +166,12 @@ func (c *courier) Messages(context.Context, string, run.Page) ([]json.RawMessage
 func (c *courier) Told(context.Context, string, int) error { return nil }
 
 // Deployment implements dispatch.Crews.
-func (c *courier) Deployment(context.Context, string) (crew.Deployment, error) {
-	return c.deployment, nil
+func (c *courier) Deployment(_ context.Context, deploymentID string) (crew.Deployment, error) {
+	return crew.Deployment{ID: deploymentID}, nil
 }
 
 var body = []byte(`{"text":"` + strings.Repeat("x", 1013) + `"}`)
 
 func kibibyte(run.Run, run.Request, run.Page, run.Target, []json.RawMessage) ([]webhook.Body, error) {
-	return []webhook.Body{{JSON: body}}, nil
+	return []webhook.Body{{JSON: body, Event: events.RunSucceeded}}, nil
 }

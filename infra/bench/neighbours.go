@@ -20,7 +20,7 @@ import (
 const (
 	healthy       = 99
 	backlog       = 100_000
-	neighbourTime = 24 * time.Second
+	neighbourTime = 20 * time.Second
 	neighbourPace = 5 * time.Millisecond // between two deliveries: 200 a second to all healthy ones together
 )
 
@@ -60,7 +60,7 @@ func (b *bench) beside(ctx context.Context, what string, dead func() (string, fu
 		late  []time.Duration
 		tried int
 
-		deadTarget string
+		dying destination
 	)
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -72,11 +72,10 @@ func (b *bench) beside(ctx context.Context, what string, dead func() (string, fu
 		}
 	}))
 	defer receiver.Close()
-	b.couriers++
-	c, err := b.newCourier(ctx, fmt.Sprintf("beside-%d", b.couriers), nil, func(m run.DeliveryMessage, _ time.Duration) {
+	c, err := b.newCourier(nil, func(m run.DeliveryMessage, _ time.Duration) {
 		mu.Lock()
 		defer mu.Unlock()
-		if m.Target == deadTarget {
+		if m.Target == dying.endpoint {
 			tried++
 		}
 	})
@@ -84,15 +83,21 @@ func (b *bench) beside(ctx context.Context, what string, dead func() (string, fu
 		return err
 	}
 	defer c.close()
-	var targets []string
+	var targets []destination
 	for range healthy {
-		targets = append(targets, c.target(receiver.URL))
+		to, err := c.endpoint(ctx, receiver.URL)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, to)
 	}
 	if dead != nil {
 		url, stop := dead()
 		defer stop()
-		deadTarget = c.target(url)
-		if err := c.send(ctx, deadTarget, 1, backlog); err != nil {
+		if dying, err = c.endpoint(ctx, url); err != nil {
+			return err
+		}
+		if err := c.send(ctx, dying, 1, backlog); err != nil {
 			return err
 		}
 	}
@@ -112,7 +117,7 @@ func (b *bench) beside(ctx context.Context, what string, dead func() (string, fu
 		target, seq := targets[n%healthy], 1+n/healthy
 		n++
 		mu.Lock()
-		asked[webhook.New(c.run.ID, seq, target, "0", "", began).Shown()] = time.Now()
+		asked[target.shown(seq)] = time.Now()
 		mu.Unlock()
 		if err := c.send(ctx, target, seq, 1); err != nil {
 			return err

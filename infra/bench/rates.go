@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,19 +15,19 @@ import (
 )
 
 const (
-	rateTime   = 5 * time.Second
-	rateMost   = 40_000 // messages that wait when the measuring begins
-	bareAtOnce = 64
+	rateTime      = 4 * time.Second
+	rateMost      = 30_000 // messages that wait when the measuring begins
+	rateEndpoints = 20     // all of them at the one receiver
+	bareAtOnce    = 64
 )
 
-// rates is what one core delivers in a second, beside a plain client with the same bodies and the same receiver.
+// rates is what is delivered in a second, and in a second of one core, beside a plain client with the same bodies and the same receiver.
 func (b *bench) rates(ctx context.Context) error {
 	t, err := startTaker(ctx)
 	if err != nil {
 		return err
 	}
 	defer t.stop()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the receiver has the other core
 	for _, secure := range []bool{false, true} {
 		for _, wait := range []time.Duration{0, 100 * time.Millisecond} {
 			what := "HTTP"
@@ -56,12 +54,12 @@ func (b *bench) rates(ctx context.Context) error {
 }
 
 type rate struct {
-	n          int
-	took, cpu  time.Duration
-	latencies  []time.Duration
-	failed     int
-	mu         sync.Mutex
-	began, end time.Time
+	n         int
+	took, cpu time.Duration
+
+	mu        sync.Mutex
+	latencies []time.Duration
+	failed    int
 }
 
 func (r *rate) rate() float64   { return float64(r.n) / r.took.Seconds() }
@@ -91,7 +89,7 @@ func (b *bench) bareRate(ctx context.Context, t *taker, url string, wait time.Du
 	}
 	atOnce := bareAtOnce
 	if wait > 0 {
-		atOnce = 500 // as many as the dispatcher may have
+		atOnce = 200
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: atOnce, TLSClientConfig: &tls.Config{RootCAs: roots}}
 	defer transport.CloseIdleConnections()
@@ -125,21 +123,24 @@ func (b *bench) courierRate(ctx context.Context, t *taker, url string) (*rate, e
 	r := &rate{}
 	var n atomic.Int64
 	over := make(chan struct{})
-	var once sync.Once
-	b.couriers++
-	c, err := b.newCourier(ctx, fmt.Sprintf("rate-%d", b.couriers), roots, func(_ run.DeliveryMessage, took time.Duration) {
+	c, err := b.newCourier(roots, func(_ run.DeliveryMessage, took time.Duration) {
 		r.add(took, true)
 		if n.Add(1) == rateMost {
-			once.Do(func() { close(over) })
+			close(over)
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
-	target := c.target(url)
-	if err := c.send(ctx, target, 1, rateMost); err != nil {
-		return nil, err
+	for range rateEndpoints {
+		to, err := c.endpoint(ctx, url)
+		if err == nil {
+			err = c.send(ctx, to, 1, rateMost/rateEndpoints)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	began, before := time.Now(), costs()
 	c.begin(ctx)
@@ -147,7 +148,7 @@ func (b *bench) courierRate(ctx context.Context, t *taker, url string) (*rate, e
 	case <-over:
 	case <-time.After(rateTime):
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err())
+		return nil, ctx.Err()
 	}
 	r.mu.Lock()
 	r.n, r.took, r.cpu = len(r.latencies), time.Since(began), costs().cpu-before.cpu

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -31,7 +32,9 @@ func serveTaker() {
 			time.Sleep(wait)
 		}
 	})
-	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
+	plain, secure := httptest.NewServer(handler), httptest.NewUnstartedServer(handler)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that nobody needs any more
+	secure.StartTLS()
 	json.NewEncoder(os.Stdout).Encode(taker{Plain: plain.URL, TLS: secure.URL, Certificate: secure.Certificate().Raw})
 	io.Copy(io.Discard, os.Stdin)
 }

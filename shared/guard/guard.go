@@ -28,7 +28,7 @@ const (
 	handshakeTimeout = 5 * time.Second
 	idleTimeout      = 20 * time.Second
 	maxHeader        = 64 << 10
-	idlePerHost      = 64
+	idlePerHost      = 256
 	// maxAddresses is how many addresses of one name are tried.
 	maxAddresses = 8
 )

@@ -211,10 +211,10 @@ func (q *Queue) take(ctx context.Context, max int, visible time.Duration) (got [
 
 // holds tells whether a group has many messages in flight, and whether it has as many as it may.
 func (q *Queue) holds(group string) (noisy, most bool, err error) {
-	if err = q.db.insert.held.QueryRow(q.name, group, manyHeld-1).Scan(&noisy); err == nil && q.maxHeld > 0 {
-		err = q.db.insert.held.QueryRow(q.name, group, q.maxHeld-1).Scan(&most)
-	}
-	return noisy || most, most, err
+	var n int
+	err = q.db.insert.held.QueryRow(q.name, group, max(manyHeld, q.maxHeld)).Scan(&n)
+	most = q.maxHeld > 0 && n >= q.maxHeld
+	return most || n >= manyHeld, most, err
 }
 
 // Delete removes a message, if nobody has received it since.

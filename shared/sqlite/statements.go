@@ -32,8 +32,8 @@ func (w *writing) statements() map[**sql.Stmt]string {
 		&w.show: `UPDATE messages SET visible = 0 WHERE queue = ? AND visible > 0 AND visible <= ?`,
 		&w.turn: `SELECT id, tenant, body, receives FROM messages INDEXED BY messages_ready
 			WHERE queue = ? AND tenant >= ? AND visible = 0 ORDER BY tenant, id LIMIT 1`,
-		&w.held: `SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_held
-			WHERE queue = ? AND tenant = ? AND visible > 0 AND receives > 0 LIMIT 1 OFFSET ?)`,
+		&w.held: `SELECT count(*) FROM (SELECT 1 FROM messages INDEXED BY messages_held
+			WHERE queue = ? AND tenant = ? AND visible > 0 AND receives > 0 LIMIT ?)`,
 		&w.receive: `UPDATE messages SET receives = receives + 1, visible = ? WHERE id = ?`,
 		&w.bury: `INSERT OR REPLACE INTO dead (id, queue, tenant, body, reason, died)
 			SELECT id, queue, tenant, body, ?, ? FROM messages WHERE queue = ? AND id = ? AND receives = ?`,
