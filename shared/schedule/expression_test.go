@@ -168,6 +168,10 @@ func atoi(s string) (n int) {
 
 // fires says whether a cron expression takes a local time.
 func fires(fields []string, at time.Time) bool {
+	if !matches(fields[0], at.Minute(), 0, 59) || !matches(fields[1], at.Hour(), 0, 23) ||
+		!matches(fields[3], int(at.Month()), 1, 12) || !matches(fields[5], at.Year(), minYear, maxYear) {
+		return false
+	}
 	last := time.Date(at.Year(), at.Month()+1, 0, 0, 0, 0, 0, time.UTC).Day()
 	day, week := true, true
 	switch dom := fields[2]; {
@@ -202,8 +206,7 @@ func fires(fields []string, at time.Time) bool {
 	default:
 		week = matches(dow, weekday, 1, 7)
 	}
-	return day && week && matches(fields[0], at.Minute(), 0, 59) && matches(fields[1], at.Hour(), 0, 23) &&
-		matches(fields[3], int(at.Month()), 1, 12) && matches(fields[5], at.Year(), minYear, maxYear)
+	return day && week
 }
 
 // numbers draws a field of numbers.
@@ -271,22 +274,25 @@ func TestCronFiresAtTheMinutesThatAWalkFinds(t *testing.T) {
 			t.Fatalf("%s: %v", text, err)
 		}
 
-		from := turn.at.Add(time.Duration(rapid.IntRange(-40*60, 20*60).Draw(t, "minutes before")) * time.Minute)
-		to := from.Add(30 * time.Hour)
-		shown := map[string]bool{} // local times that were there before
-		for m := from.Add(-27 * time.Hour); !m.After(from); m = m.Add(time.Minute) {
-			shown[m.In(z).Format("2006-01-02 15:04")] = true
+		from := turn.at.Add(time.Duration(rapid.IntRange(-30*60, 10*60).Draw(t, "minutes before")) * time.Minute)
+		to := from.Add(20 * time.Hour)
+		local := func(m time.Time) int64 { // what the clocks show, in minutes
+			_, offset := m.In(z).Zone()
+			return (m.Unix() + int64(offset)) / 60
+		}
+		shown := map[int64]bool{} // before
+		for m := from.Add(-3 * time.Hour); !m.After(from); m = m.Add(time.Minute) {
+			shown[local(m)] = true
 		}
 		var want, got []string
 		for m := from.Add(time.Minute); !m.After(to); m = m.Add(time.Minute) {
-			local := m.In(z).Format("2006-01-02 15:04")
-			if !shown[local] && fires(fields, m.In(z)) {
-				want = append(want, local)
+			if !shown[local(m)] && fires(fields, m.In(z)) {
+				want = append(want, m.UTC().Format("2006-01-02 15:04"))
 			}
-			shown[local] = true
+			shown[local(m)] = true
 		}
 		for at := e.Next(from, z, from); !at.IsZero() && !at.After(to); at = e.Next(at, z, from) {
-			got = append(got, at.Format("2006-01-02 15:04"))
+			got = append(got, at.UTC().Format("2006-01-02 15:04"))
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("%s in %s from %s (-walk +next):\n%s", text, turn.zone, from, diff)
