@@ -291,6 +291,9 @@ func (s *Service) put(ctx context.Context, t *Trigger) error {
 		return fmt.Errorf("encode trigger %s: %w", t.ID, err)
 	}
 	rev, err := s.Store.Put(ctx, record.Record{Key: triggerKey(t.DeploymentID, t.ID), Rev: t.rev, Body: body})
+	if there, ok := record.Current(err); ok && string(there.Body) == string(body) {
+		rev, err = there.Rev, nil // an earlier try got through
+	}
 	if err != nil {
 		return fmt.Errorf("put trigger %s: %w", t.ID, err)
 	}
