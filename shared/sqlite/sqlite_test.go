@@ -1,8 +1,10 @@
 package sqlite_test
 
 import (
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,6 +78,85 @@ func TestAGroupLeavesRoomForOthers(t *testing.T) {
 	}
 	if got := <-waiting; len(got) != 1 || got[0].Group != held[0].Group {
 		t.Errorf("for one that is done came %v", got)
+	}
+}
+
+func TestDeadLettersComeBackBesideLiveTraffic(t *testing.T) {
+	const n = 1000
+	q := sqlitetest.Temp(t).Queue("q", sqlite.QueueOptions{MaxReceives: 3})
+	var dead []queue.Message
+	for i := range n {
+		dead = append(dead, queue.Message{Body: fmt.Sprint("dead ", i), Group: fmt.Sprint("g", i%7)})
+	}
+	if err := q.Send(t.Context(), dead...); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for {
+				got, err := q.Receive(t.Context(), queue.MaxReceive, 0, time.Minute)
+				for _, m := range got {
+					err = errors.Join(err, q.Bury(t.Context(), m, "no"))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				if len(got) == 0 || err != nil {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+
+	var (
+		mu   sync.Mutex
+		seen = map[string]int{}
+		left atomic.Int64
+	)
+	left.Store(2 * n)
+	all.Go(func() {
+		for i := range n {
+			if err := q.Send(t.Context(), queue.Message{Body: fmt.Sprint("live ", i), Group: "live"}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 2 {
+		all.Go(func() {
+			if _, err := q.Redrive(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 8 {
+		all.Go(func() {
+			for left.Load() > 0 && !t.Failed() {
+				got, err := q.Receive(t.Context(), queue.MaxReceive, 50*time.Millisecond, time.Minute)
+				if err != nil {
+					t.Error(err)
+				}
+				for _, m := range got {
+					mu.Lock()
+					seen[m.Body]++
+					mu.Unlock()
+					if err := q.Delete(t.Context(), m.Receipt); err != nil {
+						t.Error(err)
+					}
+					left.Add(-1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for body, times := range seen {
+		if times != 1 {
+			t.Errorf("%s came %d times", body, times)
+		}
+	}
+	if len(seen) != 2*n {
+		t.Errorf("%d messages came, want %d", len(seen), 2*n)
 	}
 }
 
