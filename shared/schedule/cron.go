@@ -225,11 +225,14 @@ func (c *cron) next(after time.Time, zone *time.Location) time.Time {
 			}
 			for days := c.days(year, month); days != 0; days &= days - 1 {
 				day := time.Date(year, month, bits.TrailingZeros64(uint64(days)), 0, 0, 0, 0, time.UTC)
-				if day.Add(24 * time.Hour).Before(shown) {
+				if !day.Add(24 * time.Hour).After(shown) {
 					continue
 				}
 				for hours := c.hours; hours != 0; hours &= hours - 1 {
 					hour := day.Add(time.Duration(bits.TrailingZeros64(uint64(hours))) * time.Hour)
+					if !hour.Add(time.Hour).After(shown) {
+						continue
+					}
 					for minutes := c.minutes; minutes != 0; minutes &= minutes - 1 {
 						local := hour.Add(time.Duration(bits.TrailingZeros64(uint64(minutes))) * time.Minute)
 						if !local.After(shown) {
