@@ -56,6 +56,8 @@ type stack struct {
 	// functions are by name, and environment is what all of them are told.
 	functions   map[string]awslambda.Function
 	environment map[string]*string
+	// streamURL is the URL of the function that streams.
+	streamURL *string
 }
 
 // pair is a queue and its dead-letter queue.
@@ -182,20 +184,21 @@ func (s *stack) addFunction(f infra.Function) {
 		environment[key] = value
 	}
 	fn := awslambda.NewFunction(s.Stack, str(f.Name), &awslambda.FunctionProps{
-		Description:           str(f.Does),
-		Runtime:               awslambda.Runtime_PROVIDED_AL2023(),
-		Architecture:          s.architecture(),
-		Handler:               str("bootstrap"),
-		Code:                  awslambda.Code_FromAsset(str(s.Dist+"/"+f.Name), nil),
-		MemorySize:            jsii.Number(f.MemoryMB),
-		Timeout:               duration(f.Timeout),
-		Environment:           &environment,
-		Role:                  role,
-		LogGroup:              logs,
-		LoggingFormat:         awslambda.LoggingFormat_JSON,
-		ApplicationLogLevelV2: awslambda.ApplicationLogLevel_INFO,
-		RecursiveLoop:         recursion(f),
-		SystemLogLevelV2:      awslambda.SystemLogLevel_WARN, // drops the three platform lines of every invocation, which cost money
+		Description:                  str(f.Does),
+		Runtime:                      awslambda.Runtime_PROVIDED_AL2023(),
+		Architecture:                 s.architecture(),
+		Handler:                      str("bootstrap"),
+		Code:                         awslambda.Code_FromAsset(str(s.Dist+"/"+f.Name), nil),
+		MemorySize:                   jsii.Number(f.MemoryMB),
+		ReservedConcurrentExecutions: reserved(f),
+		Timeout:                      duration(f.Timeout),
+		Environment:                  &environment,
+		Role:                         role,
+		LogGroup:                     logs,
+		LoggingFormat:                awslambda.LoggingFormat_JSON,
+		ApplicationLogLevelV2:        awslambda.ApplicationLogLevel_INFO,
+		RecursiveLoop:                recursion(f),
+		SystemLogLevelV2:             awslambda.SystemLogLevel_WARN, // drops the three platform lines of every invocation, which cost money
 	})
 	s.functions[f.Name] = fn
 
@@ -214,7 +217,26 @@ func (s *stack) addFunction(f infra.Function) {
 	if f.Every > 0 {
 		s.addTick(f, fn)
 	}
+	if f.Streams {
+		s.addURL(fn)
+	}
 	s.grant(f, fn)
+}
+
+// reserved is how many invocations are kept for the function, nil for none.
+func reserved(f infra.Function) *float64 {
+	if f.Reserved == 0 {
+		return nil
+	}
+	return jsii.Number(f.Reserved)
+}
+
+// addURL gives a function that streams its own URL. Who may use it, the function decides by token and ticket, as everywhere.
+// Whoever asks at the usual place is sent there.
+func (s *stack) addURL(fn awslambda.Function) {
+	s.streamURL = fn.AddFunctionUrl(&awslambda.FunctionUrlOptions{
+		AuthType: awslambda.FunctionUrlAuthType_NONE, InvokeMode: awslambda.InvokeMode_RESPONSE_STREAM,
+	}).Url()
 }
 
 // recursion lets a function send to the queue it eats: a run that is over knocks for the next one that waits for its slot,
@@ -343,11 +365,12 @@ func (s *stack) addRoutes() {
 		api.AddRoutes(&awsapigatewayv2.AddRoutesOptions{
 			Path:        str(gatewayPath(route.Path)),
 			Methods:     &[]awsapigatewayv2.HttpMethod{awsapigatewayv2.HttpMethod(route.Method)},
-			Integration: serve(route.Function),
+			Integration: serve(infra.Front(route.Function)),
 		})
 	}
 	// Questions to people go out with links to this API.
 	s.functions["dispatcher"].AddEnvironment(str(config.PublicURLKey), api.ApiEndpoint(), nil)
+	s.functions[infra.Otherwise].AddEnvironment(str(config.StreamURLKey), s.streamURL, nil)
 	awscdk.NewCfnOutput(s.Stack, str("Url"), &awscdk.CfnOutputProps{
 		Description: str("The base URL of this installation."),
 		Value:       api.ApiEndpoint(),

@@ -275,12 +275,29 @@ var rules = []rule{
 	{"the functions are those of the manifest, on arm64 without a managed runtime", functions, []mutation{
 		{"one too few", func(t template) { delete(t.Resources, t.id("sweeper")) }},
 		{"less memory", func(t template) { t.Resources[t.id("runner")].Properties["MemorySize"] = 128.0 }},
+		{"no places kept for watchers", func(t template) { delete(t.Resources[t.id("stream")].Properties, "ReservedConcurrentExecutions") }},
 		{"another machine", func(t template) { delete(t.Resources[t.id("runner")].Properties, "Architectures") }},
 	}},
 	{"the routes are those of the wires, and what no route serves is still answered", routes, []mutation{
 		{"one too few", func(t template) { deleteRoute(t, "POST /kickoff") }},
 		{"one too many", func(t template) { route(t, "POST /kickoff").Properties["RouteKey"] = "ANY /kickoff" }},
 		{"no answer for the rest", func(t template) { deleteRoute(t, "$default") }},
+	}},
+	{"whoever watches is sent to the function that streams, and it to nobody else", streams, []mutation{
+		{"it answers when it is done", func(t template) { t.url().Properties["InvokeMode"] = "BUFFERED" }},
+		{"AWS asks who is there before it does", func(t template) { t.url().Properties["AuthType"] = "AWS_IAM" }},
+		{"another function has a URL", func(t template) {
+			t.url().Properties["TargetFunctionArn"] = object{"Fn::GetAtt": []any{t.id("api"), "Arn"}}
+		}},
+		{"nobody may call it", func(t template) {
+			for id, p := range t.of("AWS::Lambda::Permission") {
+				if p.Properties["FunctionUrlAuthType"] != nil {
+					delete(t.Resources, id)
+				}
+			}
+		}},
+		{"the function that is asked does not know where", func(t template) { delete(environment(t, infra.Otherwise), config.StreamURLKey) }},
+		{"the function that streams sends on to itself", func(t template) { environment(t, "stream")[config.StreamURLKey] = "https://example.com" }},
 	}},
 	{"the table is paid by use, recoverable, forgets what has expired, and outlives the stack", table, []mutation{
 		{"provisioned", func(t template) { t.Resources[t.id("table")].Properties["BillingMode"] = "PROVISIONED" }},
@@ -564,7 +581,7 @@ func timeouts(t template) (complaints []string) {
 		}
 	}
 	for _, route := range infra.Routes() {
-		limit(route.Function, "API Gateway's patience", (30 * time.Second).Seconds())
+		limit(infra.Front(route.Function), "API Gateway's patience", (30 * time.Second).Seconds())
 	}
 	return complaints
 }
@@ -601,8 +618,12 @@ func functions(t template) (complaints []string) {
 			complaints = append(complaints, "there is no function "+f.Name)
 			continue
 		}
-		got := []any{r.Properties["Runtime"], r.Properties["Handler"], r.Properties["Architectures"], r.Properties["MemorySize"], r.Properties["Timeout"]}
-		want := []any{"provided.al2023", "bootstrap", []any{"arm64"}, float64(f.MemoryMB), f.Timeout.Seconds()}
+		got := []any{r.Properties["Runtime"], r.Properties["Handler"], r.Properties["Architectures"], r.Properties["MemorySize"], r.Properties["Timeout"],
+			r.Properties["ReservedConcurrentExecutions"]}
+		want := []any{"provided.al2023", "bootstrap", []any{"arm64"}, float64(f.MemoryMB), f.Timeout.Seconds(), any(nil)}
+		if f.Reserved > 0 {
+			want[5] = float64(f.Reserved)
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			complaints = append(complaints, f.Name+" is another (-want +got):\n"+diff)
 		}
@@ -613,7 +634,7 @@ func functions(t template) (complaints []string) {
 func routes(t template) (complaints []string) {
 	want, got := []string{"$default to " + t.id(infra.Otherwise)}, []string(nil)
 	for _, r := range infra.Routes() {
-		want = append(want, r.Method+" "+gatewayPath(r.Path)+" to "+t.id(r.Function))
+		want = append(want, r.Method+" "+gatewayPath(r.Path)+" to "+t.id(infra.Front(r.Function)))
 	}
 	for _, r := range t.of("AWS::ApiGatewayV2::Route") {
 		got = append(got, fmt.Sprintf("%s to %s", r.Properties["RouteKey"], t.serves(r)))
@@ -622,6 +643,46 @@ func routes(t template) (complaints []string) {
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
 		complaints = append(complaints, "routes (-want +got):\n"+diff)
+	}
+	return complaints
+}
+
+// url gives the one function URL, nil when there are more or fewer.
+func (t template) url() *resource {
+	all := t.of("AWS::Lambda::Url")
+	for _, r := range all {
+		if len(all) == 1 {
+			return r
+		}
+	}
+	return nil
+}
+
+func streams(t template) (complaints []string) {
+	complain := func(format string, args ...any) { complaints = append(complaints, fmt.Sprintf(format, args...)) }
+	for _, f := range infra.Functions {
+		told := environment(t, f.Name)[config.StreamURLKey]
+		if (told != nil) != (f.Name == infra.Otherwise) {
+			complain("%s is told of the stream's URL: %v", f.Name, told)
+		}
+		if !f.Streams {
+			continue
+		}
+		r := t.url()
+		if r == nil {
+			complain("there is not one function URL")
+			continue
+		}
+		if t.refers(r.Properties["TargetFunctionArn"]) != t.id(f.Name) || r.Properties["InvokeMode"] != "RESPONSE_STREAM" || r.Properties["AuthType"] != "NONE" {
+			complain("the function URL is %v", r.Properties)
+		}
+		open := false
+		for _, p := range t.of("AWS::Lambda::Permission") {
+			open = open || p.Properties["FunctionUrlAuthType"] == "NONE" && t.refers(p.Properties["FunctionName"]) == t.id(f.Name)
+		}
+		if !open {
+			complain("nobody may call the URL of %s", f.Name)
+		}
 	}
 	return complaints
 }

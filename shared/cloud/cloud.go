@@ -94,6 +94,7 @@ func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error
 		Traffic:    c.Traffic,
 		Guard:      guard.Options{Allow: c.PrivateNetworks},
 		PublicURL:  c.PublicURL,
+		StreamURL:  c.StreamURL,
 		Lease:      c.Lease,
 		Report:     sweep.EMF(os.Stdout, time.Now), // what Lambda writes to the log, CloudWatch makes metrics of
 	}, sdk, nil

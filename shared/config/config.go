@@ -38,6 +38,7 @@ const (
 	MaxKickoffsKey         = "MUSTER_MAX_KICKOFFS_PER_MINUTE"
 	PublicURLKey           = "MUSTER_PUBLIC_URL"
 	LeaseKey               = "MUSTER_LEASE"
+	StreamURLKey           = "MUSTER_STREAM_URL"
 )
 
 // A lease is renewed when a third of it has gone, which must leave time for a slow write; and it is how long a run whose
@@ -75,6 +76,8 @@ type Config struct {
 	Traffic crew.Traffic
 	// PublicURL is where others reach the routes, for the links in questions to people (MUSTER_PUBLIC_URL; absent: no links).
 	PublicURL string
+	// StreamURL is where the function that streams is reached (MUSTER_STREAM_URL; absent: streams are answered here).
+	StreamURL string
 	// Lease is how long a run's owner may be silent before it is taken over (MUSTER_LEASE, a duration such as 60s, from 1s to
 	// 10m; absent: 0, which is the default of package run). The run's message is hidden for as long, and renewed with it. The
 	// other period, from one sweep to the next, is the clock's: the manifest's Every.
@@ -117,7 +120,8 @@ func From(getenv func(string) string) (Config, error) {
 		ToolFunctions:       list(getenv(ToolFunctionsKey)),
 		PrivateNetworks:     r.prefixes(PrivateNetworksKey),
 		Traffic:             r.traffic(),
-		PublicURL:           r.publicURL(),
+		PublicURL:           r.base(PublicURLKey),
+		StreamURL:           r.base(StreamURLKey),
 		Lease:               r.duration(LeaseKey, shortestLease, longestLease),
 		Models:              llm.FromEnv(getenv),
 	}
@@ -205,10 +209,11 @@ func (r *reader) url(key string) string {
 	return v
 }
 
-func (r *reader) publicURL() string {
-	v := r.getenv(PublicURLKey)
+// base reads the URL of an installation; "" when it is absent.
+func (r *reader) base(key string) string {
+	v := r.getenv(key)
 	if u, err := url.Parse(v); v != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "") {
-		r.wrong("%s is not a URL such as https://muster.example.com", PublicURLKey)
+		r.wrong("%s is not a URL such as https://muster.example.com", key)
 	}
 	return v
 }

@@ -48,6 +48,7 @@ func TestFromReadsEverySetting(t *testing.T) {
 		"MODEL":                     "ollama/llama3.2",
 		config.PublicURLKey:         "https://muster.example.com",
 		config.LeaseKey:             "90s",
+		config.StreamURLKey:         "https://stream.example.com/",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +68,7 @@ func TestFromReadsEverySetting(t *testing.T) {
 		Traffic:         crew.Traffic{MaxConcurrentRuns: 20, WhenFull: crew.Reject, MaxKickoffsPerMinute: 60},
 		PublicURL:       "https://muster.example.com",
 		Lease:           90 * time.Second,
+		StreamURL:       "https://stream.example.com/",
 		Models:          got.Models,
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
