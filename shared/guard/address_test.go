@@ -62,3 +62,35 @@ func TestWhatOptionsOpen(t *testing.T) {
 		}
 	}
 }
+
+// However an IPv4 address is wrapped, what it wraps decides.
+func FuzzAddress(f *testing.F) {
+	for _, s := range []string{"127.0.0.1", "8.8.8.8", "169.254.169.254", "192.88.99.1"} {
+		a := netip.MustParseAddr(s).As4()
+		f.Add(a[0], a[1], a[2], a[3], uint64(0x2a00_1450_0000_0000))
+	}
+	f.Fuzz(func(t *testing.T, a, b, c, d byte, network uint64) {
+		v4 := netip.AddrFrom4([4]byte{a, b, c, d})
+		want := Options{}.reachable(v4)
+		wrap := func(prefix ...byte) netip.Addr {
+			var whole [16]byte
+			copy(whole[:], prefix)
+			copy(whole[12:], v4.AsSlice())
+			return netip.AddrFrom16(whole)
+		}
+		for _, same := range []netip.Addr{netip.AddrFrom16(v4.As16()), wrap(0, 0x64, 0xff, 0x9b)} {
+			if got := (Options{}).reachable(same); got != want {
+				t.Errorf("%s is reachable: %t, and %s: %t", v4, want, same, got)
+			}
+		}
+		for _, never := range []netip.Addr{wrap(), wrap(0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff), wrap(0, 0x64, 0xff, 0x9b, 0, 1), wrap(0x20, 0x02, a, b, c, d), wrap(0x20, 0x01), wrap(0xfe, 0x80), wrap(0xfc)} {
+			if (Options{}).reachable(never) {
+				t.Errorf("%s is reachable", never)
+			}
+		}
+		tunnel := wrap(byte(network>>56), byte(network>>48), byte(network>>40), byte(network>>32), byte(network>>24), byte(network>>16), byte(network>>8), byte(network), 0, 0, 0x5e, 0xfe)
+		if !want && (Options{}).reachable(tunnel) {
+			t.Errorf("%s is reachable, a tunnel to %s", tunnel, v4)
+		}
+	})
+}

@@ -60,7 +60,8 @@ func (c *Client) checkHost(host string) error {
 	}
 	ascii = strings.ToLower(strings.TrimSuffix(ascii, "."))
 	if a, err := netip.ParseAddr(ascii); err == nil {
-		if !c.options.reachable(a) {
+		// A zone is an interface of this machine.
+		if a.Zone() != "" || !c.options.reachable(a) {
 			return errBlocked
 		}
 		return nil

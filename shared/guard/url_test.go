@@ -65,6 +65,7 @@ func TestCheckURL(t *testing.T) {
 		{"translated", strangers, "http://[::ffff:0:7f00:1]/", Blocked},
 		{"NAT64", strangers, "http://[64:ff9b::7f00:1]/", Blocked},
 		{"a zone", strangers, "http://[fe80::1%25lo]/", Blocked},
+		{"a zone of a public address", strangers, "http://[2606:4700::1111%25lo]/", Blocked},
 		{"metadata", strangers, "http://169.254.169.254/latest/meta-data/", Blocked},
 		{"metadata over IPv6", strangers, "http://[fd00:ec2::254]/", Blocked},
 
