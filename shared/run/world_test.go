@@ -46,15 +46,22 @@ type world struct {
 	turns    int
 	waiting  []*turn
 	runs     []*message
-	sent     map[string]int // "seq/target"
-	state    run.State      // of the run item, as it was written last
-	yields   bool           // the next runner yields
-	cuts     bool           // the next runner is cut
-	answered bool           // somebody was told that the answer is accepted
-	stopped  bool           // somebody was told that the run is stopped
-	repeated int            // model calls of an owner although the result was recorded
-	zombies  int            // the same by somebody who had lost the run
+	sent     map[string]int        // "seq/target"
+	item     run.Run               // as it was written last
+	owners   map[string]*ownership // by nonce
+	yields   bool                  // the next runner yields
+	cuts     bool                  // the next runner is cut
+	answered bool                  // somebody was told that the answer is accepted
+	stopped  bool                  // somebody was told that the run is stopped
+	repeated int                   // model calls of an owner although the result was recorded
+	zombies  int                   // the same by somebody who had lost the run
 	actors   int
+}
+
+// ownership is who claimed the run, and until when it was the owner's.
+type ownership struct {
+	by    *actor
+	until time.Time
 }
 
 // turn is a call that waits.
@@ -234,7 +241,7 @@ func (b bounded) Get(_ context.Context, k record.Key) (r record.Record, err erro
 func (b bounded) Put(_ context.Context, r record.Record) (rev int64, err error) {
 	put := func() {
 		if rev, err = b.real.Put(context.Background(), r); err == nil {
-			b.w.written(r)
+			b.w.written(b.actor, r)
 		}
 	}
 	if gate := b.turn("put "+r.Sort, put); gate != nil {
@@ -490,8 +497,46 @@ var table = map[run.State][]run.State{
 	run.Waiting: {run.Queued, run.Canceled, run.TimedOut},
 }
 
+// moved looks at what somebody has made of the run item.
+func (w *world) moved(by *actor, item run.Run) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wrong := func(format string, args ...any) {
+		w.problems = append(w.problems, by.name+": "+fmt.Sprintf(format, args...))
+	}
+	before := w.item
+	w.item = item
+	if item.State != before.State && !slices.Contains(table[before.State], item.State) {
+		wrong("the run went from %s to %s", before.State, item.State)
+	}
+	if (item.State == run.Queued || item.State == run.Running) && item.Due.IsZero() {
+		wrong("the run is %s, and nobody looks after it", item.State)
+	}
+	if item.Nonce != before.Nonce && item.Nonce != "" {
+		if now := time.Unix(0, w.store.now.Load()); before.Nonce != "" && now.Before(before.Lease) {
+			wrong("the run was claimed when it was held")
+		}
+		w.owners[item.Nonce] = &ownership{by: by}
+	}
+	if item.Nonce != "" {
+		w.owners[item.Nonce].until = item.Lease
+	}
+	if item.Nonce == "" && before.Nonce != "" && w.owners[before.Nonce].by != by {
+		wrong("the run was given up by somebody who does not own it")
+	}
+}
+
+// held looks whether an owner has given the run up that says so.
+func (w *world) held(a *actor, nonce string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.item.Nonce == nonce {
+		w.problems = append(w.problems, a.name+" has given the run up, and holds it")
+	}
+}
+
 // written looks at what was just written.
-func (w *world) written(r record.Record) {
+func (w *world) written(a *actor, r record.Record) {
 	kind, number, _ := strings.Cut(r.Sort, "#")
 	switch {
 	case w.runID == "": // there are many
@@ -501,10 +546,7 @@ func (w *world) written(r record.Record) {
 			w.wrong("%v", err)
 			return
 		}
-		if item.State != w.state && !slices.Contains(table[w.state], item.State) {
-			w.wrong("the run went from %s to %s", w.state, item.State)
-		}
-		w.state = item.State
+		w.moved(a, item)
 	case kind == "P":
 		seq, _ := strconv.Atoi(number)
 		if seq < 2 {
@@ -561,7 +603,7 @@ func (w *world) knockAt(runID string, at time.Time) {
 
 // program is the reference run: marks, model steps, a live page, parallel branches, a question, and an end.
 func (w *world) program(a *actor, o *run.Owner, b *run.Branch) (run.Outcome, error) {
-	ctx := o.Work()
+	ctx, nonce := o.Work(), o.Run().Nonce
 	say := func(key string) events.Draft {
 		d, err := events.NewCustom("test."+strings.ReplaceAll(key, "/", "."), nil, events.Identity{})
 		if err != nil {
@@ -576,9 +618,11 @@ func (w *world) program(a *actor, o *run.Owner, b *run.Branch) (run.Outcome, err
 			Open: func(e *run.Emitter, n int) { e.Emit(say(fmt.Sprintf("%s.started.%d", key, n)), run.Scope{}) },
 			Cut:  func(e *run.Emitter, n int) { e.Emit(say(fmt.Sprintf("%s.failed.%d", key, n)), run.Scope{}) },
 			Do: func(ctx context.Context, e *run.Emitter, n int) (any, error) {
-				if began.After(o.Run().Lease) {
-					w.wrong("%s began the step %s when its lease was over", a.name, key)
+				w.mu.Lock()
+				if began.After(w.owners[nonce].until) {
+					w.problems = append(w.problems, fmt.Sprintf("%s began the step %s when its lease was over", a.name, key))
 				}
+				w.mu.Unlock()
 				if err := a.turn("ask "+key, func() {}); err != nil {
 					return nil, err
 				}
@@ -695,7 +739,7 @@ func (w *world) own(a *actor, runID string, yields, cuts bool, again func(time.D
 			}
 		}()
 	}
-	b := o.Root()
+	b, nonce := o.Root(), o.Run().Nonce
 	out, err := w.program(a, o, b)
 	stop()
 	<-kept
@@ -716,6 +760,9 @@ func (w *world) own(a *actor, runID string, yields, cuts bool, again func(time.D
 	case errors.Is(err, run.ErrYield):
 		err = o.Release(time.Time{})
 		again(0)
+	}
+	if err == nil {
+		w.held(a, nonce)
 	}
 	if err != nil && strings.Contains(err.Error(), "behind the fence") {
 		w.wrong("%v", err)
@@ -755,6 +802,9 @@ func (w *world) check() {
 				w.wrong("the run succeeded without a result of %s", key)
 			}
 		}
+		if len(end.Open) > 0 {
+			w.wrong("the run succeeded with open questions: %+v", end.Open)
+		}
 		if end.Totals.Usage.TotalTokens != 4 {
 			w.wrong("usage %d, want 4", end.Totals.Usage.TotalTokens)
 		}
@@ -773,7 +823,7 @@ func (w *world) check() {
 // play plays a schedule, and then on without faults until everything has come to rest.
 func play(t *testing.T, real record.Store, e *elsewhere, what schedule) (w *world) {
 	synctest.Test(t, func(t *testing.T) {
-		w = &world{schedule: what, rnd: rand.New(rand.NewPCG(uint64(what.order), 7)), store: e, real: real, sent: map[string]int{}, state: run.Queued}
+		w = &world{schedule: what, rnd: rand.New(rand.NewPCG(uint64(what.order), 7)), store: e, real: real, sent: map[string]int{}, item: run.Run{State: run.Queued}, owners: map[string]*ownership{}}
 		// The kickoff itself is not this test's matter, so it goes straight to the store.
 		e.do(func() {
 			direct := &run.Service{Store: real, Runs: none{}, Deliveries: none{}}
