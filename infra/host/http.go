@@ -3,9 +3,11 @@ package host
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -19,6 +21,9 @@ import (
 // maxRequest is the largest request body that API Gateway takes, in bytes. Every wire takes less, so what is longer is cut
 // here, and the wire says in its own words that it is too large.
 const maxRequest = 10 << 20
+
+// bodyTime is how long the body of a request may be under way.
+const bodyTime = 30 * time.Second
 
 // HTTP serves the manifest's routes as an API Gateway HTTP API does, by invoking the function of each. What no route serves
 // goes to the function "api", which knows how each wire says so.
@@ -54,7 +59,11 @@ func (h *Host) HTTP() http.Handler {
 // front invokes one function for a request.
 func (h *Host) front(f infra.Function, routeKey string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
+		body, err := readRequest(w, r)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			writeMessage(w, http.StatusRequestTimeout, "Request Timeout")
+			return
+		}
 		if err != nil {
 			writeMessage(w, http.StatusBadRequest, "Bad Request")
 			return
@@ -73,6 +82,15 @@ func (h *Host) front(f infra.Function, routeKey string) http.Handler {
 		}
 		write(w, response)
 	})
+}
+
+// readRequest reads a request's body, which must be here within bodyTime.
+func readRequest(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	connection := http.NewResponseController(w)
+	if connection.SetReadDeadline(time.Now().Add(bodyTime)) == nil { // a recorder of a test has none
+		defer func() { _ = connection.SetReadDeadline(time.Time{}) }()
+	}
+	return io.ReadAll(io.LimitReader(r.Body, maxRequest))
 }
 
 func requestEvent(r *http.Request, routeKey string, body []byte) events.APIGatewayV2HTTPRequest {

@@ -28,6 +28,8 @@ import (
 	"muster/shared/sqlite"
 	"muster/shared/sqlite/sqlitetest"
 	"muster/shared/thread"
+	"muster/shared/trigger"
+	"muster/shared/trigger/cel"
 	"muster/shared/webhook"
 	"muster/shared/workspace"
 )
@@ -69,7 +71,8 @@ func newBench(t *testing.T) *bench {
 		Endpoints: webhook.Endpoints{Store: db.Records(), Now: b.runs.Now}, Deliveries: webhook.Deliveries{Store: db.Records()},
 		Resend:   &resend.Service{Store: db.Records(), Runs: b.runs, Queue: b.runs.Deliveries, Now: b.runs.Now},
 		CheckURL: guard.New(guard.Options{}).CheckURL, Now: b.runs.Now,
-		Ping: func(_ context.Context, e webhook.Endpoint) (webhook.Attempt, error) { return b.ping(e), nil },
+		Triggers: &trigger.Service{Store: db.Records(), Crews: b.crews, Runs: b.runs, Sealer: sealer, Rules: &cel.Rules{}, Now: b.runs.Now, Log: slog.New(slog.DiscardHandler)},
+		Ping:     func(_ context.Context, e webhook.Endpoint) (webhook.Attempt, error) { return b.ping(e), nil },
 	}
 	b.handler = httpapi.API{Routes: wire.Routes(), Tokens: b.tokens, Fallback: deploywire.Dialect}.Handler()
 	return b

@@ -195,7 +195,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, d Dialect, err e
 	if a, ok := w.(*answer); ok && a.begun {
 		return
 	}
-	if f.Kind == fault.Unauthorized {
+	if f.Kind == fault.Unauthorized && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	if f.RetryAfter > 0 {
