@@ -820,3 +820,39 @@ func TestEndpointsNeverShareAPost(t *testing.T) {
 		}
 	}
 }
+
+// Many dispatchers meet a receiver that is down: it is asked a few times, everything waits, and everything arrives.
+func TestManyDispatchersAtAReceiverThatIsDown(t *testing.T) {
+	h := newHall(t)
+	r := newMoody(t, 500)
+	e := h.endpoint(t, r.URL, nil)
+	const n, dispatchers = 300, 20
+	for range n {
+		h.tell(e, run.StepPage)
+	}
+	all := make(chan queue.Message, n)
+	for _, w := range h.waiting {
+		all <- w.m
+	}
+	close(all)
+	h.waiting = nil
+	var wait sync.WaitGroup
+	for range dispatchers {
+		wait.Go(func() {
+			for m := range all {
+				if _, dropped := h.Handle(t.Context(), queue.Received{Message: m}).Dropped(); dropped {
+					t.Errorf("%s was dropped", m.Body)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if asked := len(r.Got()); asked > 10+3*dispatchers {
+		t.Errorf("the receiver was asked %d times", asked)
+	}
+	r.say(200)
+	h.pass(t, 3*time.Hour)
+	if diff := cmp.Diff(map[string]int{"succeeded": n}, h.statuses(t, e)); diff != "" {
+		t.Errorf("the deliveries (-want +got):\n%s", diff)
+	}
+}
