@@ -68,7 +68,12 @@ func firesByItself(t *testing.T, h *home) {
 			t.Errorf("a schedule has the firings %+v", s.Firings)
 		}
 	}
-	if runs := d.byTheClock(t); len(runs) != len(all) {
+	var runs []ran
+	eventually(t, "the list has a run for each schedule", func() bool { // on a bad day it is behind
+		runs = d.byTheClock(t)
+		return len(runs) >= len(all)
+	})
+	if len(runs) > len(all) {
 		t.Errorf("%d schedules fired once and started %d runs", len(all), len(runs))
 	}
 
