@@ -40,6 +40,9 @@ func (ring) Authenticate(_ context.Context, token string) (workspace.Caller, err
 	case workspace.Workspace, workspace.Deployment, workspace.Internal:
 		return workspace.Caller{Kind: kind, WorkspaceID: "ws-1"}, nil
 	}
+	if token == "mus_tkt_1" {
+		return workspace.Caller{Kind: workspace.Ticket, WorkspaceID: "ws-1"}, nil
+	}
 	if token == "down" {
 		return workspace.Caller{}, errors.New("dial tcp 10.0.0.1: secret host is down")
 	}
@@ -65,6 +68,7 @@ var routes = []httpapi.Route{
 	{Method: "POST", Path: "/v1/things", Who: httpapi.Workspace, Dialect: framed, Handle: say("things")},
 	{Method: "GET", Path: "/v1/things", Who: httpapi.Workspace, Dialect: framed, Handle: say("things")},
 	{Method: "GET", Path: "/v1/internal", Who: httpapi.Internal, Dialect: framed, Handle: say("internal")},
+	{Method: "GET", Path: "/v1/watch", Who: httpapi.Watcher, Dialect: framed, Handle: say("watch")},
 	{Method: "GET", Path: "/v1/panic", Dialect: framed, Handle: func(http.ResponseWriter, *http.Request, workspace.Caller) error {
 		panic("the secret of the panic")
 	}},
@@ -113,6 +117,13 @@ func TestAPI(t *testing.T) {
 		{name: "an internal token may nothing else", method: "POST", path: "/kickoff", auth: "Bearer internal", status: 403,
 			body: `{"detail":"This token is of the kind \"internal\" and cannot be used for this."}`},
 		{name: "a store that is down is no 401", method: "POST", path: "/kickoff", auth: "Bearer down", status: 500, body: `{"detail":"An unexpected error occurred."}`},
+
+		{name: "a watcher may show a ticket in the URL", method: "GET", path: "/v1/watch?ticket=mus_tkt_1", status: 200, body: "watch  ticket"},
+		{name: "a watcher may show a token as everywhere", method: "GET", path: "/v1/watch?ticket=mus_tkt_1", auth: "Bearer deployment", status: 200, body: "watch  deployment"},
+		{name: "a token in the URL is no ticket", method: "GET", path: "/v1/watch?ticket=deployment", status: 401, body: `{"error":{"message":"Not authenticated"}}`},
+		{name: "a ticket in the URL opens nothing else", method: "GET", path: "/v1/things?ticket=mus_tkt_1", status: 401, body: `{"error":{"message":"Not authenticated"}}`},
+		{name: "nor does a ticket in the header", method: "POST", path: "/kickoff", auth: "Bearer mus_tkt_1", status: 403,
+			body: `{"detail":"This token is of the kind \"ticket\" and cannot be used for this."}`},
 
 		{name: "an unknown path", method: "GET", path: "/nothing", status: 404, body: `{"detail":"Not Found"}`},
 		{name: "the root", method: "GET", path: "/", status: 404, body: `{"detail":"Not Found"}`},

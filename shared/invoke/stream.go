@@ -42,11 +42,11 @@ func (s Streamer) Answer(ctx context.Context, payload json.RawMessage) (*events.
 					logPanic(ctx, r.Method+" stream", cause)
 				}
 				w.header = http.Header{"Content-Type": {"application/json"}}
-				if w.begin(http.StatusInternalServerError) {
-					_, _ = io.WriteString(in, `{"message":"Internal Server Error"}`)
+				if !w.begin(http.StatusInternalServerError) {
+					in.CloseWithError(errCutOff)
+					return
 				}
-				in.CloseWithError(errCutOff)
-				return
+				_, _ = io.WriteString(in, `{"message":"Internal Server Error"}`)
 			}
 			w.WriteHeader(http.StatusOK)
 			in.Close()

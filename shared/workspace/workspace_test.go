@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -13,6 +14,7 @@ import (
 	"muster/shared/fault"
 	"muster/shared/record"
 	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/storetest"
 	"muster/shared/workspace"
 )
 
@@ -83,6 +85,9 @@ func TestNobodyGetsNoToken(t *testing.T) {
 		{Kind: "root", WorkspaceID: "ws-1"},
 		{Kind: workspace.Deployment, WorkspaceID: "ws-1"},
 		{Kind: workspace.Workspace, WorkspaceID: "ws-1", DeploymentID: "dep-1"},
+		{Kind: workspace.Deployment, WorkspaceID: "ws-1", DeploymentID: "dep-1", RunID: "run-1"},
+		{Kind: workspace.Ticket, WorkspaceID: "ws-1", DeploymentID: "dep-1", Until: time.Now().Add(time.Hour)},
+		{Kind: workspace.Ticket, WorkspaceID: "ws-1", DeploymentID: "dep-1", RunID: "run-1"},
 	} {
 		if token, err := tokens.Mint(t.Context(), c); err == nil {
 			t.Errorf("%+v was given a token of %d characters", c, len(token))
@@ -148,6 +153,33 @@ func TestSees(t *testing.T) {
 		if got := c.caller.Sees(c.ws, c.dep); got != c.want {
 			t.Errorf("%s: got %v", c.name, got)
 		}
+	}
+}
+
+func TestATicketShowsOneRunForATime(t *testing.T) {
+	now := time.Now()
+	tokens := &workspace.Tokens{Records: &storetest.Memory{Now: func() time.Time { return now }}}
+	want := workspace.Caller{Kind: workspace.Ticket, WorkspaceID: "ws-1", DeploymentID: "dep-1", RunID: "run-1", Until: now.Add(time.Minute).UTC().Truncate(time.Second)}
+	ticket, err := tokens.Mint(t.Context(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := tokens.Authenticate(t.Context(), ticket)
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("caller (-want +got): %v\n%s", err, diff)
+	}
+	if !got.SeesRun("ws-1", "dep-1", "run-1") || got.SeesRun("ws-1", "dep-1", "run-2") || got.Sees("ws-1", "dep-1") {
+		t.Error("a ticket shows something else than its run")
+	}
+	if !callers[2].SeesRun("ws-1", "dep-1", "run-2") || callers[2].SeesRun("ws-1", "dep-2", "run-1") {
+		t.Error("a deployment sees all of its runs, and no others")
+	}
+	if !workspace.IsTicket(ticket) || workspace.IsTicket("mus_dep_x") || workspace.IsTicket("") {
+		t.Error("only a ticket may stand in a URL")
+	}
+	now = now.Add(2 * time.Minute)
+	if _, err := tokens.Authenticate(t.Context(), ticket); !fault.Is(err, fault.Unauthorized) {
+		t.Errorf("a ticket that has run out gives %v", err)
 	}
 }
 
