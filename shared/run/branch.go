@@ -166,10 +166,9 @@ func (b *Branch) Step(ctx context.Context, st Step) (json.RawMessage, error) {
 	}
 	e.prompt = b.o.prompt(st)
 	b.o.begin(e)
-	e.tellOpening()
-	if e.err != nil {
+	if err := e.tellOpening(); err != nil {
 		b.o.finish(e)
-		return nil, e.err
+		return nil, err
 	}
 
 	doing, done := b.o.inTime(ctx)
@@ -291,13 +290,14 @@ func (e *Emitter) Chunk(d events.Draft, s Scope) {
 
 // tellOpening puts the opening of a step that is under way, if somebody is to be told of it now: before it is done, or when
 // the owner hears of somebody who watches. What the step itself has emitted is never told ahead of its result.
-func (e *Emitter) tellOpening() {
+func (e *Emitter) tellOpening() error {
 	e.b.hold <- struct{}{}
 	defer func() { <-e.b.hold }()
 	if e.over || e.said || e.err != nil || !e.b.o.tellsNow(e.b.pending.events) {
-		return
+		return e.err
 	}
 	e.err = e.putLive()
+	return e.err
 }
 
 // putLive puts what waits before the step has its result. The step's page then continues the conversation of this one.
@@ -362,7 +362,7 @@ func (o *Owner) tellOpenings() {
 	under := slices.Collect(maps.Keys(o.under))
 	o.mu.Unlock()
 	for _, e := range under {
-		e.tellOpening()
+		_ = e.tellOpening() // the step finds it out itself
 	}
 }
 
