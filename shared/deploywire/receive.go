@@ -53,6 +53,7 @@ func (w *Wire) receive(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 }
 
 func writeAnswer(rw http.ResponseWriter, a trigger.Answer) error {
+	showRate(rw, a.Run)
 	switch {
 	case a.Reply != nil:
 		return httpapi.WriteJSON(rw, http.StatusOK, a.Reply)

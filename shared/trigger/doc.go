@@ -8,7 +8,8 @@
 //     that was refused no body is kept, and at most sixty a minute leave a receipt.
 //   - The same request again gives the run of the first: it is known by its Idempotency-Key, else by the sender's id of the
 //     delivery, for 24 hours, else by its signature, for a minute.
-//   - A run that nobody has begun when the caller is told so is withdrawn, and never begins.
+//   - A run that nobody has begun when the caller is told so is withdrawn, and never begins. (Slack, GitHub and GitLab hang
+//     up before that; they are told that the run is pending, and it begins when it can.)
 //
 // Receive does all that for an incoming webhook. A wire that knows its callers by other means uses Begin, Refuse and Start.
 //

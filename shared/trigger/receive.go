@@ -99,6 +99,14 @@ func (q *Request) ReceiptID() string {
 
 // Refuse notes that a request is not the sender's, or could not be read, and returns why.
 func (s *Service) Refuse(ctx context.Context, q *Request, why error) error {
+	s.bound(ctx, q)
+	q.receipt.Delivery = clip(q.receipt.Delivery, maxKey)
+	s.note(ctx, q, Refused, fault.Message(why), "")
+	return why
+}
+
+// bound lets a request that was turned away leave no receipt when too many of this minute have.
+func (s *Service) bound(ctx context.Context, q *Request) {
 	left, _, err := record.CountMinute(ctx, s.Store, record.Key{Part: "W#" + q.Trigger.ID, Sort: "REFUSED"}, s.now, maxRefused)
 	if err != nil {
 		s.log().ErrorContext(ctx, "a request that was refused leaves no receipt", "trigger", q.Trigger.ID, "error", err)
@@ -106,9 +114,6 @@ func (s *Service) Refuse(ctx context.Context, q *Request, why error) error {
 	if err != nil || left < 0 {
 		q.receipt.ID = ""
 	}
-	q.receipt.Delivery = clip(q.receipt.Delivery, maxKey)
-	s.note(ctx, q, Refused, fault.Message(why), "")
-	return why
 }
 
 // Start starts the run of a request that is the sender's, with what start says of it: deployment, environment, inputs. The
@@ -117,6 +122,9 @@ func (s *Service) Start(ctx context.Context, q *Request, start run.StartRequest)
 	started, err := s.start(ctx, q, start)
 	switch {
 	case err != nil:
+		if fault.Is(err, fault.TooMany) {
+			s.bound(ctx, q)
+		}
 		s.note(ctx, q, Failed, fault.Message(err), "")
 	case started.Before:
 		s.note(ctx, q, Duplicate, "An earlier request had started the run.", started.ID)
@@ -181,10 +189,12 @@ func (s *Service) Receive(ctx context.Context, q *Request, async bool) (Answer, 
 	if !q.Trigger.Enabled {
 		return Answer{}, s.Refuse(ctx, q, errUnknown)
 	}
-	if err := s.verify(ctx, q); err != nil {
-		if fault.KindOf(err) == fault.Internal {
-			return Answer{}, err
-		}
+	err := s.verify(ctx, q)
+	if fault.Is(err, fault.Internal) {
+		s.note(ctx, q, Failed, fault.Message(err), "")
+		return Answer{}, err
+	}
+	if err != nil {
 		return Answer{}, s.Refuse(ctx, q, err)
 	}
 	body, err := parse(q.Header, q.Body, q.Trigger.Sender.takesForms())
@@ -224,6 +234,7 @@ func (s *Service) act(ctx context.Context, q *Request, body any, async bool) (An
 	}
 	d, err := s.Crews.Deployment(ctx, q.Trigger.DeploymentID)
 	if err != nil {
+		s.note(ctx, q, Failed, fault.Message(err), "")
 		return Answer{}, err
 	}
 	started, err := s.Start(ctx, q, run.StartRequest{Deployment: d, Environment: q.Trigger.Environment, Inputs: inputs})
@@ -290,9 +301,14 @@ func (s *Service) inputs(ctx context.Context, q *Request, body any) (map[string]
 	return inputs, nil
 }
 
-// await waits until the run was begun. When nobody does, it is withdrawn, if the request is the one that started it.
+// await waits until the run was begun. When nobody does, it is withdrawn, if the request is the one that started it: unless
+// its sender would have gone by then, and not come again. Such a sender is told that the run is pending.
 func (s *Service) await(ctx context.Context, q *Request, started run.Run) (Answer, error) {
+	patience := q.Trigger.Sender.patience()
 	until := q.At.Add(startWait)
+	if patience > 0 {
+		until = q.At.Add(patience)
+	}
 	if end, ok := ctx.Deadline(); ok {
 		if end = s.now().Add(time.Until(end) - lastWords); end.Before(until) {
 			until = end
@@ -302,6 +318,9 @@ func (s *Service) await(ctx context.Context, q *Request, started run.Run) (Answe
 	if err != nil {
 		return Answer{}, err
 	}
+	if patience > 0 && r.StartedAt.IsZero() && !r.Withdrawn {
+		return Answer{Run: started, Pending: true}, nil
+	}
 	waited := fmt.Sprintf("Nobody began the run within %d seconds, so it was withdrawn; send the request again.", int(math.Round(s.now().Sub(q.At).Seconds())))
 	if r.StartedAt.IsZero() && !started.Before {
 		if r, err = s.Runs.Withdraw(ctx, r.ID, waited); err != nil {
@@ -309,6 +328,7 @@ func (s *Service) await(ctx context.Context, q *Request, started run.Run) (Answe
 		}
 	}
 	if !r.StartedAt.IsZero() {
+		r.Rate = started.Rate
 		return Answer{Run: r}, nil
 	}
 	why := "Nobody has begun the run of an earlier request with the same id yet; send the request again."

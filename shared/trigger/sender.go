@@ -287,5 +287,17 @@ func (s Sender) greet(h http.Header, body any) (reply any, ok bool) {
 	return nil, false
 }
 
+// patience is how long a sender can be kept waiting that gives up early and sends nothing again, or takes a late answer for
+// none; 0 for the others.
+func (s Sender) patience() time.Duration {
+	switch s.Scheme {
+	case Slack: // gives up after 3 s
+		return 2 * time.Second
+	case GitHub, GitLab: // after 10 s
+		return 8 * time.Second
+	}
+	return 0
+}
+
 // takesForms says whether the sender may send a form instead of JSON.
 func (s Sender) takesForms() bool { return s.Scheme == Slack || s.Scheme == GitHub }

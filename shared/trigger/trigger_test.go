@@ -154,6 +154,19 @@ func TestReceive(t *testing.T) {
 			t.Error("the next request gave the run that was withdrawn")
 		}
 	})
+	in(t, "a sender that hangs up early is told in time, and its run begins later", func(t *testing.T, s *stage) {
+		s.begin = 30 * time.Second
+		_, token := s.make("open sesame", trigger.Trigger{Sender: trigger.Sender{Scheme: trigger.GitHub}})
+		before := time.Now()
+		a, _, err := s.come(token, tea, "X-Hub-Signature-256", "sha256="+hexMAC("open sesame", tea))
+		if err != nil || !a.Pending || time.Since(before) > 9*time.Second {
+			t.Fatalf("after %s got %+v, %v", time.Since(before), a, err)
+		}
+		time.Sleep(time.Minute)
+		if r, err := s.Runs.Get(t.Context(), a.Run.ID); err != nil || r.StartedAt.IsZero() {
+			t.Errorf("the run is %+v, %v", r, err)
+		}
+	})
 	in(t, "an invocation that ends soon is answered in time", func(t *testing.T, s *stage) {
 		s.begin = -1
 		_, token := s.make("", trigger.Trigger{})
