@@ -19,7 +19,7 @@ type Run struct {
 	VersionID     string `json:"version"`
 	VersionNumber int    `json:"version_number"`
 	Environment   string `json:"environment"`
-	// Origin says what started the run: "api", "trigger", "schedule".
+	// Origin says what started the run: "api", "trigger", "schedule", "replay".
 	Origin string `json:"origin"`
 	// Trigger is the id of the trigger that started it, "" for none.
 	Trigger   string    `json:"trigger,omitempty"`

@@ -182,8 +182,9 @@ func (s *Service) Disown(ctx context.Context, r Run) error {
 	return s.PutTurn(ctx, r.Thread, Turn{N: r.Turn, At: s.now().UTC().Truncate(time.Millisecond), Run: r.ID, State: Canceled})
 }
 
-// OnThread gives the runs of a thread that are not over, in their order: the first one has the thread.
-func (s *Service) OnThread(ctx context.Context, threadID string) ([]Run, error) {
+// OnThread gives the runs of a thread that are not over, at most so many (0: all), in their order: the first one has the
+// thread.
+func (s *Service) OnThread(ctx context.Context, threadID string, most int) ([]Run, error) {
 	l, err := s.readSlots(ctx, gate('h', threadID))
 	if err != nil {
 		return nil, err
@@ -196,7 +197,9 @@ func (s *Service) OnThread(ctx context.Context, threadID string) ([]Run, error) 
 		case err != nil:
 			return nil, err
 		case !r.State.Ended():
-			runs = append(runs, r)
+			if runs = append(runs, r); len(runs) == most {
+				return runs, nil
+			}
 		}
 	}
 	return runs, nil

@@ -87,7 +87,7 @@ func TestAThreadHasOneRunAtATime(t *testing.T) {
 	if _, err := s.Claim(t.Context(), two.ID); !errors.Is(err, run.ErrNothing) {
 		t.Errorf("a run behind another: %v", err)
 	}
-	on, err := s.OnThread(t.Context(), threadID)
+	on, err := s.OnThread(t.Context(), threadID, 0)
 	if err != nil || len(on) != 3 || on[0].ID != one.ID || on[2].ID != three.ID {
 		t.Errorf("on the thread are %v, %v", on, err)
 	}

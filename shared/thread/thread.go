@@ -83,7 +83,7 @@ func key(threadID string) record.Key {
 func list(deploymentID string) string { return "threads/" + deploymentID }
 
 // Create makes a thread with its first values. An id may be given, for a thread that is to be found again by something
-// else: then the thread that has it already is as good.
+// else: then the thread that has it already is as good. (Where it mostly has, Get first: that is one read.)
 func (s *Threads) Create(ctx context.Context, d crew.Deployment, threadID string, metadata json.RawMessage, values map[string]any) (Thread, error) {
 	if len(metadata) > maxMetadata {
 		return Thread{}, fault.New(fault.TooLarge, "The metadata of a thread has at most %d KiB.", maxMetadata>>10)
@@ -140,7 +140,7 @@ func decode(rec record.Record) (t Thread, err error) {
 
 // State says what a thread holds and does.
 func (s *Threads) State(ctx context.Context, t Thread) (State, error) {
-	runs, err := s.Runs.OnThread(ctx, t.ID)
+	runs, err := s.Runs.OnThread(ctx, t.ID, 1)
 	if err != nil {
 		return State{}, err
 	}
@@ -185,10 +185,10 @@ func (s *Threads) Run(ctx context.Context, t Thread, strategy Strategy, q run.St
 	return s.Runs.Start(ctx, q)
 }
 
-// clear stops the runs of a thread, those that wait first: they must not begin meanwhile. One that does not end at once, for its owner
-// may be dead, ends as soon as it is taken over, and the next run waits for that.
+// clear stops the runs of a thread, those that wait first: they must not begin meanwhile. One that does not end at once,
+// for its owner may be dead, ends as soon as it is taken over, and the next run waits for that.
 func (s *Threads) clear(ctx context.Context, t Thread, disown bool) error {
-	runs, err := s.Runs.OnThread(ctx, t.ID)
+	runs, err := s.Runs.OnThread(ctx, t.ID, 0)
 	if err != nil {
 		return err
 	}
