@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
@@ -40,6 +41,7 @@ type watched struct {
 	ID   string `json:"-"` // the id of a server-sent event
 	Type string
 	Seq  int64
+	At   time.Time `json:"timestamp"`
 	Data json.RawMessage
 	Load json.RawMessage `json:"payload"`
 	line string
@@ -338,6 +340,40 @@ func watchesAModelThink(t *testing.T, h *home) {
 	}
 }
 
+// TestAWatcherSeesACallWithinASecond runs while no other test does, for it looks at the clock.
+func TestAWatcherSeesACallWithinASecond(t *testing.T) {
+	for _, where := range []struct {
+		name string
+		open opener
+	}{{"in the embedded home", onSQLite}, {"in the AWS home", onAWS}} {
+		t.Run(where.name, func(t *testing.T) {
+			h := newHome(t, where.open, settings{})
+			gate := make(chan struct{})
+			d := h.deploy(t, chain(h.answer(func(scripted.Request) scripted.Reply { return scripted.Reply{Text: "Done.", Wait: gate} }), 3))
+			w := h.watch(t, d.Token, d.events(d.kickoff(t, about("haste")), "format=native&types=llm_call_started"))
+			for calls := 0; ; {
+				m, ok := w.next()
+				if !ok || m.Type == "complete" {
+					if calls != 3 {
+						t.Errorf("%d calls were seen", calls)
+					}
+					return
+				}
+				if m.Type != "llm_call_started" {
+					continue
+				}
+				if calls++; calls == 1 { // the owner knows of the watcher from now on
+					close(gate)
+					continue
+				}
+				if took := time.Since(m.At); took > time.Second {
+					t.Errorf("a call was seen %s after it began, want less than a second", took)
+				}
+			}
+		})
+	}
+}
+
 // isThought says whether a message tells that a model is asked.
 func isThought(m watched) bool {
 	return m.Type == "agent.action" && strings.Contains(string(m.Data), `"thinking"`)
@@ -424,6 +460,13 @@ func refusesWatchers(t *testing.T, h *home) {
 		} else if answer == nil || answer.StatusCode < 400 {
 			t.Errorf("a WebSocket was refused with %+v, %v", answer, err)
 		}
+	}
+	elsewhere := http.Header{"Authorization": {"Bearer " + d.Token}, "Origin": {"https://elsewhere.example.com"}}
+	if c, answer, err := websocket.Dial(t.Context(), h.url+d.events(runID, ""), &websocket.DialOptions{HTTPHeader: elsewhere}); err == nil {
+		c.CloseNow()
+		t.Error("a page from elsewhere opened a WebSocket")
+	} else if answer == nil || answer.StatusCode != http.StatusForbidden {
+		t.Errorf("a page from elsewhere is answered %+v, %v", answer, err)
 	}
 	code, body := h.call(t, "HEAD", d.events(runID, ""), d.Token, nil)
 	if code != http.StatusOK || len(body) > 0 {
