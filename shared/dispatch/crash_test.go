@@ -93,7 +93,7 @@ func TestNothingOfAnEndpointIsLostWhereverItBreaks(t *testing.T) {
 			if n <= len(m.Calls()) {
 				name = fmt.Sprintf("call %d of %d (%s) %s", n, calls, m.Calls()[n-1].What, how)
 			}
-			check(t, name, h, r, e, how != "nothing")
+			check(t, name, h, r, e, min(m.Faults(), 1))
 			if t.Failed() {
 				return
 			}
@@ -102,7 +102,22 @@ func TestNothingOfAnEndpointIsLostWhereverItBreaks(t *testing.T) {
 	t.Logf("%d calls", calls)
 }
 
-func check(t *testing.T, name string, h *hall, r *moody, e webhook.Endpoint, crashed bool) {
+// The same on a bad day: calls fail by chance, indexes are behind, messages come twice and late.
+func TestNothingOfAnEndpointIsLostOnABadDay(t *testing.T) {
+	for seed := range uint64(3) {
+		h := newHall(t)
+		r := newMoody(t, 200)
+		e := h.endpoint(t, r.URL, nil)
+		m := mean.New(seed)
+		h.Store, h.Queue = m.Store(h.store.Store), m.Queue(sending{outbox: h.queue})
+		trouble(t, h, r, e)
+		m.Odds = mean.Odds{}
+		h.pass(t, 12*time.Hour)
+		check(t, fmt.Sprint("seed ", seed), h, r, e, m.Faults())
+	}
+}
+
+func check(t *testing.T, name string, h *hall, r *moody, e webhook.Endpoint, faults int) {
 	t.Helper()
 	all, err := webhook.Deliveries{Store: h.store.Store}.OfRun(t.Context(), h.runs.run.ID)
 	if err != nil {
@@ -122,7 +137,7 @@ func check(t *testing.T, name string, h *hall, r *moody, e webhook.Endpoint, cra
 		}
 		twice += taken[d.Shown()] - 1
 	}
-	if twice > 1 || twice > 0 && !crashed {
+	if twice > faults {
 		t.Errorf("%s: %d POSTs were taken twice", name, twice)
 	}
 	if health := h.health(t, e); !health.Due.IsZero() || health.State != webhook.Well {

@@ -635,12 +635,12 @@ func TestMaxRPS(t *testing.T) {
 		paused = 0
 	})
 	e := h.endpoint(t, r.URL, func(e *webhook.Endpoint) { e.MaxRPS = 2 })
-	const n = 600 // five minutes' worth
+	const n = 400 // more than three minutes' worth
 	for range n {
 		h.tell(e, run.StepPage)
 	}
 	h.pass(t, time.Minute)
-	if parked := h.statuses(t, e)["parked"]; parked < 300 || parked > 400 {
+	if parked := h.statuses(t, e)["parked"]; parked < 100 || parked > 200 {
 		t.Errorf("%d are parked, want those that find no slot in two minutes", parked)
 	}
 	h.pass(t, 30*time.Minute)
@@ -855,4 +855,35 @@ func TestManyDispatchersAtAReceiverThatIsDown(t *testing.T) {
 	if diff := cmp.Diff(map[string]int{"succeeded": n}, h.statuses(t, e)); diff != "" {
 		t.Errorf("the deliveries (-want +got):\n%s", diff)
 	}
+}
+
+// The endpoint is enabled, and its release is over, between the moment it was read and the moment something is parked.
+func TestWhatIsParkedTooLateComesBack(t *testing.T) {
+	h := newHall(t)
+	r := newMoody(t, 200)
+	e := h.endpoint(t, r.URL, nil)
+	h.change(t, e, func(e *webhook.Endpoint) { e.Enabled = false })
+	records := h.store.Store.(*storetest.Memory)
+	var once sync.Once
+	h.Store = putting{records, func(p record.Record) {
+		if p.List == webhook.ParkedList(e.ID) {
+			once.Do(func() { h.change(t, e, func(e *webhook.Endpoint) { e.Enabled = true }) })
+		}
+	}}
+	h.tell(e, run.StepPage)
+	h.pass(t, time.Minute)
+	if diff := cmp.Diff(map[string]int{"succeeded": 1}, h.statuses(t, e)); diff != "" {
+		t.Errorf("the delivery (-want +got):\n%s", diff)
+	}
+}
+
+// putting calls before each put.
+type putting struct {
+	record.Store
+	before func(record.Record)
+}
+
+func (p putting) Put(ctx context.Context, r record.Record) (int64, error) {
+	p.before(r)
+	return p.Store.Put(ctx, r)
 }

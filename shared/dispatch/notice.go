@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"muster/events"
 	"muster/shared/fault"
@@ -15,6 +16,9 @@ import (
 
 // ping is the event of a test.
 const ping = "ping"
+
+// pingTime is the time of a test, for whose answer somebody waits.
+const pingTime = 20 * time.Second
 
 // openNotice reads a delivery that belongs to no run: its record is all there is.
 func (j *job) openNotice(ctx context.Context, m run.DeliveryMessage) error {
@@ -34,7 +38,9 @@ func (d *Dispatcher) Ping(ctx context.Context, e webhook.Endpoint) (webhook.Atte
 		return webhook.Attempt{}, err
 	}
 	to := receiver{e.URL, sync.OnceValues(func() (access, error) { return d.unsealEndpoint(ctx, e) })}
-	a, _, err := d.post(ctx, to, one, []byte(one.Body))
+	posting, done := context.WithTimeout(ctx, pingTime)
+	defer done()
+	a, _, err := d.post(posting, to, one, []byte(one.Body))
 	if err != nil {
 		return webhook.Attempt{}, err
 	}
