@@ -27,7 +27,7 @@ import (
 
 const (
 	// maxCost is how many steps an evaluation may take, as the library counts them, and maxTime how long.
-	maxCost = 1_000_000
+	maxCost = 100_000
 	maxTime = time.Second
 	// checks is how often the steps of a loop look at the time.
 	checks = 100
