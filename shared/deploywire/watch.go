@@ -122,6 +122,10 @@ func (w *Wire) watchRun(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	if err != nil {
 		return err
 	}
+	if c.Kind == workspace.Ticket {
+		// The ticket is the whole permission: a page from anywhere that has one may read what it opens.
+		rw.Header().Set("Access-Control-Allow-Origin", "*")
+	}
 	if w.StreamURL != "" && !a.poll {
 		return w.sendOn(rw, r, c, found)
 	}

@@ -177,6 +177,9 @@ func TestWatchersAreSentToWhereStreamsAre(t *testing.T) {
 	if err != nil || w.Code != http.StatusTemporaryRedirect || to.Host != "stream.example.com" || to.Path != "/v1/runs/"+id.Show("run", s.run.ID)+"/events" {
 		t.Fatalf("sent to %d %s, %v", w.Code, to, err)
 	}
+	if got := w.Header().Get("Access-Control-Allow-Origin"); got != "" {
+		t.Errorf("with a token a page from elsewhere may read %q", got)
+	}
 	ticket := to.Query().Get("ticket")
 	if !workspace.IsTicket(ticket) || to.Query().Get("format") != "native" || to.Query().Get("last_seq") != "1" || strings.Contains(to.String(), s.token) {
 		t.Errorf("sent to %s", to)
@@ -193,6 +196,9 @@ func TestWatchersAreSentToWhereStreamsAre(t *testing.T) {
 	s.handler.ServeHTTP(w, r)
 	if to, err = url.Parse(w.Header().Get("Location")); err != nil || to.Query().Get("ticket") != ticket {
 		t.Errorf("with a ticket sent to %s, %v", to, err)
+	}
+	if got := w.Header().Get("Access-Control-Allow-Origin"); got != "*" {
+		t.Errorf("with a ticket a page from elsewhere may read %q", got)
 	}
 	w = httptest.NewRecorder()
 	s.handler.ServeHTTP(w, s.request(t.Context(), "wait=0"))
