@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"muster/shared/fault"
@@ -307,10 +308,12 @@ func plainURL(raw string) string {
 		u.User = url.User(masked)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
-	for name := range query {
+	bare := false // a name without a value may be the credential itself
+	for name, values := range query {
+		bare = bare || strings.Join(values, "") == ""
 		query[name] = []string{masked}
 	}
-	if u.RawQuery = query.Encode(); err != nil {
+	if u.RawQuery = query.Encode(); err != nil || bare {
 		u.RawQuery = masked
 	}
 	u.Fragment = ""

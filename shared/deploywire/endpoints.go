@@ -182,8 +182,10 @@ func (w *Wire) readHeaders(ctx context.Context, o httpapi.Object, e webhook.Endp
 		if _, twice := sealed[canonical]; twice {
 			return nil, fault.New(fault.Invalid, "The header %s is given twice.", canonical)
 		}
-		if kept, ok := e.Headers[canonical]; ok && *value == masked {
-			sealed[canonical] = kept
+		if *value == masked {
+			if sealed[canonical] = e.Headers[canonical]; sealed[canonical] == "" {
+				return nil, fault.New(fault.Invalid, "There is no header %s whose value could be kept; send the value.", canonical)
+			}
 			continue
 		}
 		sealed[canonical], err = w.Sealer.Seal(ctx, e.WorkspaceID, e.ID, webhook.HeaderField(canonical), *value)

@@ -126,6 +126,7 @@ func TestWhatNoOutgoingWebhookMayHave(t *testing.T) {
 		{"a header that frames", `{"url": "https://example.com", "headers": {"content-LENGTH": "1"}}`, "The header Content-Length is set by Muster and cannot be given."},
 		{"a header given twice", `{"url": "https://example.com", "headers": {"X-A": "1", "x-a": "2"}}`, "The header X-A is given twice."},
 		{"a header that is no text", `{"url": "https://example.com", "headers": {"X-A": 1}}`, `The value of the header "X-A" must be a string.`},
+		{"a masked value that stands for none", `{"url": "https://example.com", "headers": {"X-A": "********"}}`, "There is no header X-A whose value could be kept; send the value."},
 		{"a name that is no text", `{"url": "https://example.com", "name": 1}`, `"name" must be a string, and it is the number 1.`},
 		{"a rate that is none", `{"url": "https://example.com", "max_rps": 0.5}`, `"max_rps" must be a whole number, and it is the number 0.5.`},
 	} {
