@@ -26,7 +26,7 @@ func main() {
 	flag.BoolVar(&o.allowLoopback, "allow-loopback", true, "let webhooks and tools reach this machine itself; never so on AWS")
 	flag.StringVar(&o.ready, "ready", "", "file to write the URL, tokens and deployments to, as JSON, once requests are accepted")
 	flag.DurationVar(&o.lease, "lease", time.Minute, "how long a run's owner may be silent before it is taken over")
-	flag.DurationVar(&o.sweep, "sweep", time.Minute, "pause between two looks after what is due")
+	flag.DurationVar(&o.sweep, "sweep", 500*time.Millisecond, "pause between two looks after what is due")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "local: unexpected argument %q\n", flag.Arg(0))
