@@ -50,7 +50,7 @@ func trouble(t *testing.T, h *hall, r *moody, e webhook.Endpoint) {
 		t.Fatal(err)
 	}
 	h.change(t, e, func(e *webhook.Endpoint) { e.Enabled = true })
-	h.pass(t, 4*time.Hour)
+	h.pass(t, 48*time.Hour)
 }
 
 // Whatever call of the store or the queue fails, before it has happened or after, or is the last of its process: nothing is
@@ -112,7 +112,7 @@ func TestNothingOfAnEndpointIsLostOnABadDay(t *testing.T) {
 		h.Store, h.Queue = m.Store(h.store.Store), m.Queue(sending{outbox: h.queue})
 		trouble(t, h, r, e)
 		m.Odds = mean.Odds{}
-		h.pass(t, 12*time.Hour)
+		h.pass(t, 48*time.Hour)
 		check(t, fmt.Sprint("seed ", seed), h, r, e, m.Faults())
 	}
 }

@@ -414,6 +414,7 @@ func TestWhatWaitsForADisabledEndpointGoesOutWhenItIsEnabled(t *testing.T) {
 	if diff := cmp.Diff(map[string]int{"succeeded": 25}, h.statuses(t, e)); diff != "" || len(r.Got()) != 25 {
 		t.Errorf("%d POSTs (-want +got):\n%s", len(r.Got()), diff)
 	}
+	h.pass(t, 48*time.Hour)
 	if health := h.health(t, e); !health.Due.IsZero() {
 		t.Errorf("nothing is left, but its health is due: %+v", health)
 	}
@@ -435,6 +436,7 @@ func TestDeletingAnEndpointCallsOffWhatIsParked(t *testing.T) {
 	if diff := cmp.Diff(map[string]int{"canceled": 30}, h.statuses(t, e)); diff != "" || len(r.Got()) != 0 {
 		t.Errorf("%d POSTs (-want +got):\n%s", len(r.Got()), diff)
 	}
+	h.pass(t, 48*time.Hour)
 	if left, err := h.store.Scan(t.Context(), record.Prefix("W#"+e.DeploymentID, "")); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
@@ -513,7 +515,7 @@ func TestAnOpenBreakerWithoutTrafficCloses(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	h.pass(t, 40*time.Minute)
+	h.pass(t, 48*time.Hour)
 	if health := h.health(t, e); health.State != webhook.Well || !health.Due.IsZero() {
 		t.Errorf("nothing is parked and nothing comes, but its health is %+v", health)
 	}

@@ -84,6 +84,8 @@ const (
 	// settled is how long after the last delivery can have been parked the release goes on looking for some: more than a
 	// dispatcher has for a message, and far more than an index is behind.
 	settled = 4 * time.Minute
+	// looksFor is how long a release looks for what an index may not have shown.
+	looksFor = 24 * time.Hour
 	// mayPark is how long into a release a delivery may still be parked.
 	mayPark = 2 * time.Minute
 	// Tick is how often the sweeper comes by.
@@ -173,8 +175,8 @@ func (h Health) StillParks(now time.Time) bool {
 // AtOnce is how many parked deliveries are called off at a time.
 const AtOnce = mostRamp
 
-// Drained says that a release that finds nothing is over.
-func (h Health) Drained(now time.Time) bool { return now.Sub(h.Drain) >= settled }
+// Drained says that a release that finds nothing is over for good.
+func (h Health) Drained(now time.Time) bool { return now.Sub(h.Drain) >= looksFor }
 
 // Overflow notes that deliveries are parked because there are more than go out for a while.
 func (h *Health) Overflow(now time.Time) (changed bool) {
@@ -207,20 +209,25 @@ func (h Health) Next(perSecond int, now time.Time) (n int) {
 	return n
 }
 
-// Released notes that of up to n parked deliveries so many were found and went. Next time there may be more; when none are
-// left and none can come, the release is over.
+// Released notes that of up to n parked deliveries so many were found and went. Next time there may be more. When none are
+// left and none can come, it is for an index that is behind to show that there are: the release looks less and less often,
+// and is over after a day.
 func (h *Health) Released(found, n int, now time.Time) {
-	if found == 0 && n > 0 && h.Drained(now) {
+	age := now.Sub(h.Drain)
+	switch {
+	case found > 0 || n == 0 || age < settled:
+		h.Ramp = min(2*max(h.Ramp, firstRamp), mostRamp)
+		h.Due = now.Add(Tick).UTC()
+	case age < looksFor:
+		h.Due = now.Add(age).UTC()
+	default:
 		h.Rest()
-		return
 	}
-	h.Ramp = min(2*max(h.Ramp, firstRamp), mostRamp)
-	h.Due = now.Add(Tick).UTC()
 }
 
 // Wait notes that the endpoint is disabled: what is parked stays so until somebody enables it.
 func (h *Health) Wait(now time.Time) {
-	if h.Drain.IsZero() || h.Drained(now) {
+	if h.Drain.IsZero() || now.Sub(h.Drain) >= settled {
 		h.Rest()
 		return
 	}
@@ -243,7 +250,8 @@ const healthSuffix = "#HEALTH"
 // second time in a row the breaker closes, for nobody needs it.
 func (h *Health) Idle(now time.Time) {
 	if h.State == Probing && h.Probe == "" {
-		h.State, h.Opened, h.Due = Well, 0, time.Time{}
+		h.State, h.Opened = Well, 0
+		h.drain(now.UTC())
 		return
 	}
 	h.State, h.Probe, h.Due = Probing, "", now.Add(longestPause).UTC()
