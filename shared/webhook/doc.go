@@ -15,5 +15,9 @@
 //
 // Records are kept under Part "R#<run>", Sort "D#<seq>#<target>#<part>", for 30 days. A delivery that is tried the first
 // time has no record yet; a record whose delivery is not over has a due time, so that the sweeper finds it should its
-// message get lost.
+// message get lost. A notice (a ping, news of another endpoint) is kept in the same way, under an id of its own in the place
+// of a run's and as page 0; its record has the body.
+//
+// Only a parked delivery is not due: it waits under its endpoint, in the list "parked/<endpoint>", until the endpoint is well
+// or enabled again; Health says when, and why none is forgotten there.
 package webhook
