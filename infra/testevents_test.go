@@ -182,7 +182,7 @@ var testEvents = []struct {
 	{"runner/two-runs.json", "an executed run, and one that is not there in the dead-letter queue", executed},
 	{"runner/bad-message.json", "the message in the dead-letter queue", buried(infra.Runs, "not a message for the runner")},
 	{"runner/bad-event.json", "an error", nil},
-	{"dispatcher/delivery.json", "nothing to deliver: the run has no such target", buried(infra.Deliveries, "has no target")},
+	{"dispatcher/delivery.json", "nothing to deliver: the run has no such page", buried(infra.Deliveries, "has no page")},
 	{"dispatcher/bad-message.json", "the message in the dead-letter queue", buried(infra.Deliveries, "message")},
 	{"dispatcher/bad-event.json", "an error", nil},
 	{"sweeper/tick.json", "a sweep", func(t *testing.T, _ *installation, out []byte) {

@@ -208,7 +208,11 @@ func (d *Dispatcher) open(ctx context.Context, m run.DeliveryMessage, log *slog.
 	if j.run, request, err = d.Runs.Whole(ctx, m.Run); err != nil {
 		return nil, err
 	}
-	if j.page, err = d.Runs.Page(ctx, m.Run, m.Seq); err != nil {
+	j.page, err = d.Runs.Page(ctx, m.Run, m.Seq)
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.Wrap(err, fault.NotFound, "The run has no page %d.", m.Seq)
+	}
+	if err != nil {
 		return nil, err
 	}
 	format, err := j.aim(ctx, m.Target, request.Targets)

@@ -513,7 +513,7 @@ func TestMessagesThatCannotBeDelivered(t *testing.T) {
 		{"a run that is no id", `{"run":"x","seq":1,"target":"t1"}`, "The message names no run, page and target."},
 		{"an odd part", `{"run":"` + runID + `","seq":1,"target":"t1","part":"c"}`, `There is no part "c" of a delivery.`},
 		{"no such run", `{"run":"0190e2a4-7d1c-7c3e-8f00-5f3f9d0b8a11","seq":1,"target":"t1"}`, "There is no such run."},
-		{"no such page", message(runID, 9, target, "").Body, "There is no such page."},
+		{"no such page", message(runID, 9, target, "").Body, "The run has no page 9."},
 		{"no such target", message(runID, 1, "t9", "").Body, `The run has no target "t9".`},
 		{"no such part", message(runID, 1, target, "7").Body, `The page has no part "7" for the target.`},
 		{"no such half", message(runID, 1, target, "0a").Body, `The page has no part "0a" for the target.`},
