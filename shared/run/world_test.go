@@ -512,6 +512,9 @@ func (w *world) moved(by *actor, item run.Run) {
 	if (item.State == run.Queued || item.State == run.Running) && item.Due.IsZero() {
 		wrong("the run is %s, and nobody looks after it", item.State)
 	}
+	if item.State == run.Waiting && item.Cancel {
+		wrong("the run waits, and is to be stopped")
+	}
 	if item.Nonce != before.Nonce && item.Nonce != "" {
 		if now := time.Unix(0, w.store.now.Load()); before.Nonce != "" && now.Before(before.Lease) {
 			wrong("the run was claimed when it was held")
