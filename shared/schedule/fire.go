@@ -53,6 +53,12 @@ func (s *Schedules) fire(ctx context.Context, c Schedule) error {
 	f := Firing{At: c.Next, FiredAt: now}
 	next := p.next(c.Next)
 	if late := now.Add(-onTime); c.Next.Before(late) {
+		if r, found, err := s.began(ctx, c); err != nil {
+			return err
+		} else if found {
+			f.Run = r.ID
+			return s.moveOn(ctx, c, f, next)
+		}
 		missed, after := p.newest(c.Next, late)
 		if c.CatchUp == All {
 			if f.At = missed[0]; f.At.After(c.Next) {
@@ -69,8 +75,7 @@ func (s *Schedules) fire(ctx context.Context, c Schedule) error {
 			}
 		}
 	}
-	// No header can have a zero byte, so no caller's key is like this one.
-	r, err := s.start(ctx, c, "schedule\x00"+c.ID+"\x00"+f.At.Format(time.RFC3339Nano))
+	r, err := s.start(ctx, c, firingKey(c, f.At))
 	if f.Run = r.ID; err != nil {
 		if fault.KindOf(err) == fault.Internal {
 			return err // nobody knows how it went: the next sweep finds out
@@ -102,6 +107,20 @@ func (p plan) newest(first, before time.Time) (firings []time.Time, next time.Ti
 
 // keyLife is longer than any time for which nobody sweeps, with some hope.
 const keyLife = 60 * 24 * time.Hour
+
+// firingKey is the idempotency key of a firing. No header can have a zero byte, so no caller's key is like it.
+func firingKey(c Schedule, at time.Time) string {
+	return "schedule\x00" + c.ID + "\x00" + at.UTC().Format(time.RFC3339Nano)
+}
+
+// began finds the run of a firing that was in time, by a sweeper that died before it could say so.
+func (s *Schedules) began(ctx context.Context, c Schedule) (r run.Run, found bool, err error) {
+	d, err := s.Crews.Deployment(ctx, c.DeploymentID)
+	if err != nil {
+		return run.Run{}, false, err
+	}
+	return s.Runs.Earlier(ctx, run.StartRequest{Deployment: d, IdempotencyKey: firingKey(c, c.Next)})
+}
 
 // start starts a run for a schedule, the same one for the same key.
 func (s *Schedules) start(ctx context.Context, c Schedule, key string) (run.Run, error) {

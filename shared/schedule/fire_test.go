@@ -384,6 +384,28 @@ func TestEachFiringStartsOneRunWhateverFails(t *testing.T) {
 	}
 }
 
+func TestAFiringWhoseSweeperDiedWasNotMissed(t *testing.T) {
+	for _, policy := range []schedule.CatchUp{schedule.Skip, schedule.Once, schedule.All} {
+		s := newStage(t)
+		c := s.create(schedule.Settings{Expression: "cron(0 * * * ? *)", CatchUp: policy})
+		s.at("2026-11-23 10:00:00")
+		s.store.Before = func(r record.Record) error {
+			if r.Sort == c.ID {
+				return errors.New("the process is dead")
+			}
+			return nil
+		}
+		if err := s.sweepWith(s.Schedules); err == nil {
+			t.Error("nothing failed")
+		}
+		s.store.Before = nil
+		s.at("2026-11-23 10:30:00")
+		s.sweep()
+		s.want("the firings", s.story(c), []string{"23 10:00:00: " + ran})
+		s.want("runs", s.runs(), 1)
+	}
+}
+
 // dying ends a context with the call that fails.
 func dying(plan func(mean.Call) mean.Fate, die func()) func(mean.Call) mean.Fate {
 	return func(c mean.Call) mean.Fate {
