@@ -5,7 +5,8 @@
 //
 // How the sequence is spelled and sent is for the wires. What is kept for a watcher is its position and a few pages: the
 // journal is the buffer, so a slow watcher is late and never robbed. All that wait for the same run share one look at
-// the journal, which is less frequent the longer nothing has come, and one note to the run's owner that somebody watches.
+// the journal, which is less frequent the longer nothing has come, and one note to the run's owner that somebody watches. A
+// quiet minute costs about a hundred of the smallest reads and two writes, however many watch.
 package watch
 
 import (

@@ -259,6 +259,26 @@ func TestManyWatchersShareOneLook(t *testing.T) {
 	})
 }
 
+func TestAQuietMinuteIsCheap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal(t)
+		f := &watch.Feed{Runs: j.runs}
+		w, err := f.Watch(t.Context(), j.id, 0, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		scans, puts := j.store.scans.Load(), len(j.store.Puts)
+		if _, ok, err := w.Next(t.Context(), time.Minute); ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		synctest.Wait()
+		if scans, puts := j.store.scans.Load()-scans, len(j.store.Puts)-puts; scans > 105 || puts > 2 {
+			t.Errorf("a minute in which nothing happens costs %d reads and %d writes", scans, puts)
+		}
+	})
+}
+
 func TestNobodyLooksWhereNobodyWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
 		j := newJournal(t)
