@@ -371,6 +371,10 @@ func (s *stack) addRoutes() {
 	// Questions to people go out with links to this API.
 	s.functions["dispatcher"].AddEnvironment(str(config.PublicURLKey), api.ApiEndpoint(), nil)
 	s.functions[infra.Otherwise].AddEnvironment(str(config.StreamURLKey), s.streamURL, nil)
+	awscdk.NewCfnOutput(s.Stack, str("TriggerFunction"), &awscdk.CfnOutputProps{
+		Description: str("A schedule or a rule of EventBridge that starts runs targets this function."),
+		Value:       s.functions["trigger"].FunctionArn(),
+	})
 	awscdk.NewCfnOutput(s.Stack, str("Url"), &awscdk.CfnOutputProps{
 		Description: str("The base URL of this installation."),
 		Value:       api.ApiEndpoint(),

@@ -381,10 +381,10 @@ func TestTheDispatcherKnowsWhereAnswersCanBeGiven(t *testing.T) {
 	}
 }
 
-func TestTemplateHasOneOutput(t *testing.T) {
+func TestTemplateSaysWhereItIsReached(t *testing.T) {
 	outputs := read(t).Outputs
-	if len(outputs) != 1 || outputs["Url"] == nil {
-		t.Errorf("got the outputs %v, want Url", outputs)
+	if len(outputs) != 2 || outputs["Url"] == nil || outputs["TriggerFunction"] == nil {
+		t.Errorf("got the outputs %v, want Url and TriggerFunction", outputs)
 	}
 }
 

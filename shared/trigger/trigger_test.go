@@ -167,6 +167,27 @@ func TestReceive(t *testing.T) {
 			t.Errorf("the run is %+v, %v", r, err)
 		}
 	})
+	in(t, "a run is begun or withdrawn, and the answer says which, however close", func(t *testing.T, s *stage) {
+		tr, token := s.make("", trigger.Trigger{})
+		begun, withdrawn := 0, 0
+		for off := -3; off <= 3; off++ {
+			s.begin = 25*time.Second + time.Duration(off)*time.Nanosecond
+			_, _, err := s.come(token, tea)
+			time.Sleep(time.Minute)
+			r, failed := s.Runs.Get(t.Context(), s.receipts(tr)[0].Run)
+			if failed != nil || r.Withdrawn == !r.StartedAt.IsZero() || r.Withdrawn != (err != nil) {
+				t.Errorf("%d ns: %v, and the run is %+v, %v", off, err, r, failed)
+			}
+			if r.Withdrawn {
+				withdrawn++
+			} else {
+				begun++
+			}
+		}
+		if begun == 0 || withdrawn == 0 {
+			t.Errorf("%d were begun, %d withdrawn", begun, withdrawn)
+		}
+	})
 	in(t, "an invocation that ends soon is answered in time", func(t *testing.T, s *stage) {
 		s.begin = -1
 		_, token := s.make("", trigger.Trigger{})
