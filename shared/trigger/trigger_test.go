@@ -444,7 +444,7 @@ func TestRepetitions(t *testing.T) {
 	})
 	in(t, "without any of them each request is a run of its own, and so is each trigger's", func(t *testing.T, s *stage) {
 		_, token := s.make("", trigger.Trigger{})
-		if s.took(token, tea).ID == s.took(token, tea).ID {
+		if first, second := s.took(token, tea), s.took(token, tea); first.ID == second.ID {
 			t.Error("the same run")
 		}
 		_, other := s.make("", trigger.Trigger{})
