@@ -170,6 +170,10 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 	if err != nil {
 		return err
 	}
+	inside, err := config.PrivateNetworks()
+	if err != nil {
+		return err
+	}
 	h.models = models.Default
 	functions := config.ToolFunctions()
 	var callFunction tool.Invoker
@@ -181,7 +185,7 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 	h.app = app.New(app.Backends{
 		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New, Rules: &cel.Rules{},
 		Functions: callFunction, FunctionNames: functions, Inbox: inboxPause, Look: lookPause,
-		Guard: guard.Options{AllowLoopback: h.allowLoopback}, Lease: h.lease, Traffic: traffic, PublicURL: h.url,
+		Guard: guard.Options{AllowLoopback: h.allowLoopback, Allow: inside}, Lease: h.lease, Traffic: traffic, PublicURL: h.url,
 	})
 
 	var found bool

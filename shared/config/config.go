@@ -92,7 +92,7 @@ type Queue struct{ URL, DeadURL string }
 // Read reads the environment of the process.
 func Read() (Config, error) { return From(os.Getenv) }
 
-// Models, ToolFunctions and Traffic read one setting each: all that a single machine needs to know.
+// Models, ToolFunctions, Traffic and PrivateNetworks read one setting each: all that a single machine needs to know.
 
 // Models reads what the environment says of models.
 func Models() llm.Settings { return llm.FromEnv(os.Getenv) }
@@ -104,6 +104,12 @@ func ToolFunctions() []string { return list(os.Getenv(ToolFunctionsKey)) }
 func Traffic() (crew.Traffic, error) {
 	r := reader{getenv: os.Getenv}
 	return r.traffic(), r.err()
+}
+
+// PrivateNetworks reads which addresses inside webhooks and tools may reach.
+func PrivateNetworks() ([]netip.Prefix, error) {
+	r := reader{getenv: os.Getenv}
+	return r.prefixes(PrivateNetworksKey), r.err()
 }
 
 // From reads settings by getenv, which gives "" for what is not set. Everything that is missing or wrong is told in one
