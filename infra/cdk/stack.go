@@ -163,7 +163,7 @@ func (s *stack) setEnvironment() {
 		config.WorkspaceTokenKey:      parameter(workspaceTokenParameter),
 		config.InternalTokenKey:       parameter(internalTokenParameter),
 	}
-	for _, name := range []string{config.MaxConcurrentRunsKey, config.WhenFullKey, config.MaxKickoffsKey, config.LeaseKey} {
+	for _, name := range []string{config.MaxConcurrentRunsKey, config.WhenFullKey, config.MaxKickoffsKey, config.LeaseKey, config.PrivateNetworksKey} {
 		if value := s.Getenv(name); value != "" {
 			s.environment[name] = str(value)
 		}
