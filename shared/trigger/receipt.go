@@ -173,8 +173,8 @@ type ReceiptQuery struct {
 	Cursor string
 }
 
-// looksAt is how many receipts one page looks at to find some with a status.
-const looksAt = 500
+// looksAt is how many receipts are looked at to find some with a status, atOnce how many of them at once.
+const looksAt, atOnce = 500, 50
 
 // Receipts lists receipts. next is "" at the end; a page may have fewer than Limit before that.
 func (s *Service) Receipts(ctx context.Context, q ReceiptQuery) (found []Receipt, next string, err error) {
@@ -186,8 +186,12 @@ func (s *Service) Receipts(ctx context.Context, q ReceiptQuery) (found []Receipt
 	if !q.To.IsZero() && (before == "" || before > id.From(q.To)) {
 		before = id.From(q.To)
 	}
-	for looked := 0; looked < looksAt; {
-		page, last, err := s.receiptsBelow(ctx, q, before, limit)
+	look := limit
+	if q.Status != "" {
+		look = max(limit, atOnce)
+	}
+	for looked := 0; looked < looksAt; looked += look {
+		page, last, err := s.receiptsBelow(ctx, q, before, look)
 		if err != nil {
 			return nil, "", err
 		}
@@ -206,7 +210,6 @@ func (s *Service) Receipts(ctx context.Context, q ReceiptQuery) (found []Receipt
 		if last {
 			return found, "", nil
 		}
-		looked += limit
 	}
 	return found, before, nil
 }
@@ -291,14 +294,20 @@ func decodeReceipt(rec record.Record) (Receipt, error) {
 
 // LastUse gives the newest receipt of a trigger that has a run; ok is false when none of the newest has.
 func (s *Service) LastUse(ctx context.Context, t Trigger) (r Receipt, ok bool, err error) {
-	for _, status := range []Status{Accepted, Duplicate} {
-		found, _, err := s.Receipts(ctx, ReceiptQuery{DeploymentIDs: []string{t.DeploymentID}, Trigger: t.ID, Status: status, Limit: 1})
+	q := ReceiptQuery{DeploymentIDs: []string{t.DeploymentID}, Trigger: t.ID}
+	for before, looked := "", 0; looked < looksAt; looked += atOnce {
+		page, last, err := s.receiptsBelow(ctx, q, before, atOnce)
 		if err != nil {
 			return Receipt{}, false, err
 		}
-		if len(found) > 0 && found[0].ID > r.ID {
-			r, ok = found[0], true
+		for _, r := range page {
+			if before = r.ID; r.Status == Accepted || r.Status == Duplicate {
+				return r, true, nil
+			}
+		}
+		if last {
+			break
 		}
 	}
-	return r, ok, nil
+	return Receipt{}, false, nil
 }
