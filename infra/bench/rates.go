@@ -16,7 +16,7 @@ import (
 
 const (
 	rateTime      = 4 * time.Second
-	rateMost      = 30_000 // messages that wait when the measuring begins
+	rateMost      = 20_000 // messages that wait when the measuring begins
 	rateEndpoints = 20     // all of them at the one receiver
 	bareAtOnce    = 64
 )

@@ -82,7 +82,7 @@ func TestAGroupLeavesRoomForOthers(t *testing.T) {
 }
 
 func TestDeadLettersComeBackBesideLiveTraffic(t *testing.T) {
-	const n = 1000
+	const n = 300
 	q := sqlitetest.Temp(t).Queue("q", sqlite.QueueOptions{MaxReceives: 3})
 	var dead []queue.Message
 	for i := range n {
