@@ -636,9 +636,7 @@ func (s *scene) hear(r *http.Request) {
 		if !known {
 			s.questions = append(s.questions, &told.question)
 		}
-		// A branch beside the question may be at work yet, if its process was frozen there.
-		works := status.State == "RUNNING" && len(s.met) > 0
-		if !known && status.State != "PAUSED" && !works && s.stopping == unasked {
+		if !known && status.State != "PAUSED" && s.stopping == unasked {
 			s.problems = append(s.problems, "a person was asked, and the status said "+status.State)
 		}
 	case "/crew":

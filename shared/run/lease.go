@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"muster/events"
@@ -343,10 +344,7 @@ func (o *Owner) giveUp(why error) {
 func (o *Owner) Wait() (waits bool, err error) {
 	errAnswered := errors.New("answered")
 	err = o.change(func(r *Run) error {
-		if r.Cancel {
-			return errAnswered
-		}
-		if r.answersAny(o.newest.Open) {
+		if r.Cancel || slices.ContainsFunc(o.newest.Open, r.answered) {
 			return errAnswered
 		}
 		// All answers so far are in the journal.

@@ -118,20 +118,22 @@ const (
 // EndpointTarget is a target that stands beside those of the kickoff: an endpoint of the deployment, told of what it asked for.
 const EndpointTarget Kind = "endpoint"
 
-// StateAt gives the state of the run as its newest page shows it: nobody who was told of a page finds an older state.
+// StateAt gives the state of the run as its newest page shows it: nobody who was told of a page finds an older state. A run
+// waits from the page that asks a person on, whatever its other branches still do, and until nothing is unanswered.
 func (r Run) StateAt(newest Page) State {
 	switch {
 	case newest.Outcome != nil:
 		return newest.Outcome.State
-	case r.State == Running && (newest.Kind == QuestionPage || newest.Kind == FencePage) && len(newest.Open) > 0 && !r.answersAny(newest.Open):
+	case r.State == Running && slices.ContainsFunc(newest.Open, func(o Open) bool { return !r.answered(o) }):
 		return Waiting
 	}
 	return r.State
 }
 
-// answersAny says whether the inbox has an answer to one of these questions. It may have those to earlier ones too.
-func (r Run) answersAny(open []Open) bool {
-	return slices.ContainsFunc(open, func(o Open) bool { _, ok := r.Answers[o.ID]; return ok })
+// answered says that the inbox has an answer to an open question.
+func (r Run) answered(o Open) bool {
+	_, ok := r.Answers[o.ID]
+	return ok
 }
 
 // Target is where events of a run go. A target given at kickoff belongs to one run; of one that stands beside it (see
