@@ -50,7 +50,11 @@ func refusing() (string, func()) {
 
 func hanging() (string, func()) {
 	s := httptest.NewServer(http.HandlerFunc(guardtest.Hang))
-	return s.URL, func() { s.CloseClientConnections(); s.Close() }
+	return s.URL, func() {
+		s.Listener.Close() // else who is let go comes back at once
+		s.CloseClientConnections()
+		s.Close()
+	}
 }
 
 func (b *bench) beside(ctx context.Context, what string, dead func() (string, func())) error {
