@@ -62,7 +62,7 @@ var rows = []row{
 	{"shared/thread", domain, []string{"shared/crew", "shared/run"}, "a thread is a line of runs of a deployment"},
 	{"shared/schedule", domain, []string{"shared/crew", "shared/run"}, "a schedule starts runs of a deployment"},
 	{"shared/watch", domain, []string{"shared/run"}, "whoever watches reads a run's journal"},
-	{"shared/trigger", domain, []string{"shared/crew", "shared/run", "shared/webhook", "shared/workspace"}, "a trigger starts runs, and Standard Webhooks are signed and verified alike"},
+	{"shared/trigger", domain, []string{"shared/crew", "shared/run", "shared/thread", "shared/webhook", "shared/workspace"}, "a trigger starts runs, and Standard Webhooks are signed and verified alike"},
 	{"shared/engine", domain, []string{"shared/crew", "shared/run", "shared/engine/llm", "shared/engine/rank", "shared/engine/tool"}, "the engine drives a crew and records in the run's journal"},
 	{"shared/engine/llm", domain, []string{"shared/crew"}, "a definition says which model it wants"},
 	{"shared/engine/rank", domain, nil, "which sentences matter, for whoever asks"},

@@ -18,6 +18,8 @@ type Definition struct {
 	ToolFailurePolicy string `json:"tool_failure_policy"`
 	// Knowledge names the files of the version that knowledge_search reads, for every agent.
 	Knowledge []string `json:"knowledge,omitempty"`
+	// Literal says that braces are text: With leaves the definition as it is.
+	Literal bool `json:"-"`
 }
 
 // Agent is who does tasks.
@@ -60,8 +62,10 @@ type Task struct {
 	// Context holds the Keys of earlier tasks when HasContext; without it, the task is given all earlier outputs.
 	Context    []string `json:"context,omitempty"`
 	HasContext bool     `json:"has_context,omitempty"`
-	Async      bool     `json:"async,omitempty"`
-	Markdown   bool     `json:"markdown,omitempty"`
+	// Known is what the task is told before the outputs of earlier tasks.
+	Known    string `json:"-"`
+	Async    bool   `json:"async,omitempty"`
+	Markdown bool   `json:"markdown,omitempty"`
 	// OutputJSON is a JSON Schema; nil for free text.
 	OutputJSON json.RawMessage `json:"output_json,omitempty"`
 	// Guardrails are sentences that a model holds the output to, in order.

@@ -40,6 +40,9 @@ func MissingInputs(d Definition, inputs map[string]any) []string {
 // Without any, text stays as it is. The error is fault.Missing for a placeholder without a value, and fault.Invalid for a value
 // of a type that JSON does not have.
 func (d Definition) With(inputs map[string]any) (Definition, error) {
+	if d.Literal {
+		return d, nil
+	}
 	all := maps.Clone(d.Inputs)
 	if all == nil {
 		all = map[string]any{}

@@ -56,6 +56,8 @@ type Traffic struct {
 	WhenFull string `json:"when_full,omitempty"`
 	// MaxKickoffsPerMinute is how many kickoffs are accepted in one minute of the clock.
 	MaxKickoffsPerMinute int `json:"max_kickoffs_per_minute,omitempty"`
+	// MaxWaiting is how many may wait when they queue, 0 for as many as can.
+	MaxWaiting int `json:"-"`
 }
 
 // What becomes of a kickoff when as many runs are under way as may.

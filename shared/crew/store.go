@@ -20,6 +20,8 @@ type Store struct {
 	// Check, when set, may refuse a definition that was parsed without errors, for a model or tool that cannot be opened.
 	// Its error is a fault.
 	Check func(d Definition, files map[string][]byte) error
+	// Enlist, when set, is told of a version and its agents before the deployment knows of it. It may be told twice.
+	Enlist func(ctx context.Context, d Deployment, v Version) error
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 
@@ -58,6 +60,9 @@ func (s *Store) Create(ctx context.Context, workspaceID, name string, files map[
 		}
 	}
 	v, _, err := s.putVersion(ctx, s.version(d, def, files), def, files)
+	if err == nil {
+		err = s.enlist(ctx, d, v)
+	}
 	if err != nil {
 		return Deployment{}, Version{}, warnings, err
 	}
@@ -81,6 +86,9 @@ func (s *Store) AddVersion(ctx context.Context, deploymentID string, files map[s
 			return Version{}, warnings, err
 		}
 		v, mine, err := s.putVersion(ctx, s.version(d, def, files), def, files)
+		if err == nil {
+			err = s.enlist(ctx, d, v)
+		}
 		if err != nil {
 			return Version{}, warnings, err
 		}
@@ -294,6 +302,13 @@ func (s *Store) parse(files map[string][]byte) (Definition, []Warning, error) {
 		err = s.Check(def, files)
 	}
 	return def, warnings, err
+}
+
+func (s *Store) enlist(ctx context.Context, d Deployment, v Version) error {
+	if s.Enlist == nil {
+		return nil
+	}
+	return s.Enlist(ctx, d, v)
 }
 
 // version drafts the next version of a deployment.

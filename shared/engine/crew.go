@@ -215,6 +215,9 @@ func (k *kickoff) given(t *task) string {
 		from = before
 	}
 	var outputs []string
+	if t.Known != "" {
+		outputs = append(outputs, t.Known)
+	}
 	for _, b := range from {
 		if strings.TrimSpace(b.out.Raw) != "" {
 			outputs = append(outputs, b.known())

@@ -45,7 +45,24 @@ func (r *Reached) outcome() Outcome {
 
 // Exceed ends a run that has reached a limit.
 func (o *Owner) Exceed(r *Reached) error {
-	return o.Fail(r.outcome(), events.NewRunBudgetReached(events.Identity{}, events.RunBudgetReached{Limit: r.Limit, Value: r.Value, Max: r.Max}))
+	out := r.outcome()
+	if r.Limit == maxDuration && o.req.Agent != "" {
+		// Who has one agent do something waits for no more than its answer: one that is too late has failed.
+		out = Outcome{State: Failed, Error: "timed out after " + spoken(time.Duration(r.Max)*time.Second)}
+	}
+	return o.Fail(out, events.NewRunBudgetReached(events.Identity{}, events.RunBudgetReached{Limit: r.Limit, Value: r.Value, Max: r.Max}))
+}
+
+// spoken writes a duration of whole seconds in words.
+func spoken(d time.Duration) string {
+	n, unit := int(d/time.Second), "second"
+	if d%time.Minute == 0 {
+		n, unit = int(d/time.Minute), "minute"
+	}
+	if n != 1 {
+		unit += "s"
+	}
+	return fmt.Sprintf("%d %s", n, unit)
 }
 
 // within fails with a *Reached when no further step may begin. It is asked before steps that are not recorded, and goes by

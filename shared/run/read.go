@@ -199,6 +199,8 @@ type ListRequest struct {
 	States []State
 	// Origin keeps only runs that were started by this, which may also be the id of a trigger.
 	Origin string
+	// Agent keeps only runs of the agent with this key alone, and those of whole crews.
+	Agent string
 	// Thread keeps only the runs of a thread.
 	Thread string
 	// Since and Until keep only runs that were made between them, both included.
@@ -263,7 +265,7 @@ func (s *Service) List(ctx context.Context, q ListRequest) (runs []Run, next str
 }
 
 func (q ListRequest) filters() bool {
-	return len(q.States) > 0 || q.Origin != "" || q.Thread != "" || len(q.Meta) > 0
+	return len(q.States) > 0 || q.Origin != "" || q.Agent != "" || q.Thread != "" || len(q.Meta) > 0
 }
 
 // matches says whether a run passes the filters. Its time is known to be late enough.
@@ -271,6 +273,7 @@ func (s *Service) matches(ctx context.Context, q ListRequest, r Run) (bool, erro
 	switch {
 	case len(q.States) > 0 && !slices.Contains(q.States, r.State),
 		q.Origin != "" && q.Origin != r.Origin && q.Origin != r.Trigger,
+		q.Agent != "" && r.Agent != "" && q.Agent != r.Agent,
 		q.Thread != "" && q.Thread != r.Thread,
 		!q.Until.IsZero() && r.CreatedAt.After(q.Until):
 		return false, nil

@@ -68,9 +68,11 @@ func (s *Service) Rerun(ctx context.Context, q RerunRequest) (Run, map[string]Ke
 	if q.FromTask == "" && !same(q.Inputs, req.Inputs) {
 		return Run{}, nil, fault.New(fault.Invalid, "With other inputs the outputs of the earlier run may not hold; name the first task to do again as \"from_task\".")
 	}
-	kept, err := s.KeptFrom(ctx, earlier, v.ID, q.FromTask)
-	if err != nil {
-		return Run{}, nil, err
+	var kept map[string]Kept // nothing, where one agent has one task
+	if req.Agent == "" {
+		if kept, err = s.KeptFrom(ctx, earlier, v.ID, q.FromTask); err != nil {
+			return Run{}, nil, err
+		}
 	}
 	if q.Limits == (crew.Limits{}) {
 		q.Limits = req.Asked
@@ -82,7 +84,7 @@ func (s *Service) Rerun(ctx context.Context, q RerunRequest) (Run, map[string]Ke
 	pointer := v.Pointer()
 	r, err := s.Start(ctx, StartRequest{
 		Deployment: d, Environment: earlier.Environment, Version: &pointer, Inputs: q.Inputs, Meta: req.Meta, Targets: targets,
-		Limits: q.Limits, Origin: "replay", Of: earlier.ID, Kept: kept, IdempotencyKey: q.IdempotencyKey, BodyDigest: q.BodyDigest,
+		Limits: q.Limits, Origin: "replay", Of: earlier.ID, Kept: kept, Agent: req.Agent, IdempotencyKey: q.IdempotencyKey, BodyDigest: q.BodyDigest,
 	})
 	return r, kept, err
 }

@@ -22,7 +22,9 @@ type Run struct {
 	// Origin says what started the run: "api", "trigger", "schedule", "replay".
 	Origin string `json:"origin"`
 	// Trigger is the id of the trigger that started it, "" for none.
-	Trigger   string    `json:"trigger,omitempty"`
+	Trigger string `json:"trigger,omitempty"`
+	// Agent is the key of the agent that does the run alone, "" when the whole crew does it.
+	Agent     string    `json:"agent,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 
 	// State, StartedAt (the first claim of somebody who was to execute it), EndedAt and Error (a sentence, failed runs only) are copies for lists.
@@ -97,6 +99,8 @@ type Request struct {
 	// Of is the earlier run that this one repeats, Kept what it takes over from there, by the key of the task.
 	Of   string          `json:"of,omitempty"`
 	Kept map[string]Kept `json:"kept,omitempty"`
+	// Agent is the key of the agent that does the run alone: its task is the input Message.
+	Agent string `json:"agent,omitempty"`
 	// Remember is how many earlier turns of its thread the run wants to know; Earlier are those, newest first, once it has
 	// its turn.
 	Remember int    `json:"remember,omitempty"`

@@ -114,7 +114,7 @@ func (s *Service) enterAll(ctx context.Context, r *Run, q StartRequest) (admitte
 			if left := s.leaveAll(ctx, *r, gates[:i]); left != nil {
 				s.log().Warn("a run that was refused keeps a slot until somebody needs it", "run", r.ID, "error", left)
 			}
-			if part == gate('h', q.Thread) && fault.Is(err, fault.TooMany) {
+			if part == gate('h', q.Thread) && fault.Is(err, fault.TooMany) && !q.Enqueue {
 				err = fault.New(fault.Conflict, "The thread is busy: a run of it is under way.")
 			}
 			return false, err
@@ -134,7 +134,7 @@ func threadTraffic(q StartRequest) (bound crew.Traffic) {
 	}
 	bound.MaxConcurrentRuns, bound.WhenFull = 1, crew.Reject
 	if q.Enqueue {
-		bound.WhenFull = ""
+		bound.WhenFull, bound.MaxWaiting = "", q.MaxWaiting
 	}
 	return bound
 }
@@ -165,7 +165,11 @@ func (s *Service) enter(ctx context.Context, part string, r Run, bound crew.Traf
 				l.Runs[i].Epoch = r.Epoch
 				return changed
 			}
-			refused = bound.MaxConcurrentRuns > 0 && !l.has(len(l.Runs)) && (bound.WhenFull == crew.Reject || len(l.Runs) >= l.Max+maxWaiting)
+			most := maxWaiting
+			if bound.MaxWaiting > 0 {
+				most = bound.MaxWaiting
+			}
+			refused = bound.MaxConcurrentRuns > 0 && !l.has(len(l.Runs)) && (bound.WhenFull == crew.Reject || len(l.Runs) >= l.Max+most)
 			if refused {
 				return changed
 			}

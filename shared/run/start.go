@@ -41,10 +41,18 @@ type StartRequest struct {
 	Thread   string
 	Enqueue  bool
 	Remember int
+	// MaxWaiting is how many runs of the thread may wait before a further one is fault.TooMany; 0 is as many as a list holds.
+	MaxWaiting int
+	// Agent is the key of an agent of the version that does the run alone, "" for the whole crew. Its task is the input
+	// Message; no other input is needed.
+	Agent string
 	// Of is the earlier run that this one repeats, Kept what it takes over from there.
 	Of   string
 	Kept map[string]Kept
 }
+
+// Message is the input that the task of an agent is which does a run alone.
+const Message = "message"
 
 // keyLife is how long an idempotency key is remembered unless a request says otherwise.
 const keyLife = 24 * time.Hour
@@ -65,7 +73,7 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 	now := s.now().UTC().Truncate(time.Millisecond)
 	r := Run{
 		ID: id.New(), WorkspaceID: q.Deployment.WorkspaceID, DeploymentID: q.Deployment.ID, VersionID: version.VersionID,
-		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, Trigger: q.Trigger, Thread: q.Thread, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
+		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, Trigger: q.Trigger, Agent: q.Agent, Thread: q.Thread, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
 	}
 	if q.IdempotencyKey != "" {
 		runID, err := s.reserve(ctx, q, r)
@@ -146,6 +154,9 @@ func (s *Service) Check(ctx context.Context, q *StartRequest) (crew.Pointer, err
 			return crew.Pointer{}, fault.New(fault.TooLarge, "The values of the thread and the input together have more than %d MiB.", maxValues>>20)
 		}
 	}
+	if q.Agent != "" {
+		return version, nil
+	}
 	return version, version.Check(inputs)
 }
 
@@ -187,7 +198,7 @@ func (s *Service) keepRequest(ctx context.Context, r Run, q StartRequest) error 
 	}
 	req := Request{
 		Inputs: q.Inputs, Meta: q.Meta, Targets: targets,
-		Limits: q.Deployment.Limits.Tighter(q.Limits), Asked: q.Limits, Prices: q.Deployment.Prices, Of: q.Of, Kept: q.Kept, Remember: q.Remember,
+		Limits: q.Deployment.Limits.Tighter(q.Limits), Asked: q.Limits, Prices: q.Deployment.Prices, Of: q.Of, Kept: q.Kept, Agent: q.Agent, Remember: q.Remember,
 	}
 	body, err := json.Marshal(req)
 	if err != nil {

@@ -145,8 +145,15 @@ func (r *Runner) work(o *run.Owner, root *run.Branch) (out run.Outcome, err erro
 	if err != nil {
 		return out, fmt.Errorf("read the files of version %s: %w", item.VersionID, err)
 	}
+	inputs := o.Request().Inputs
+	if o.Request().Agent != "" {
+		if def, err = single(def, o.Request()); err != nil {
+			return out, err
+		}
+		inputs = map[string]any{run.Message: inputs[run.Message]}
+	}
 	return engine.Run(o.Work(), root, engine.Input{
-		RunID: item.ID, DeploymentID: item.DeploymentID, Definition: def, Inputs: o.Request().Inputs, Kept: o.Request().Kept, Files: files,
+		RunID: item.ID, DeploymentID: item.DeploymentID, Definition: def, Inputs: inputs, Kept: o.Request().Kept, Files: files,
 		Models: r.Models, Tools: r.Tools, Now: r.Now,
 	})
 }
@@ -159,6 +166,7 @@ func (r *Runner) conclude(o *run.Owner, root *run.Branch, out run.Outcome, err e
 	var diverged *run.Diverged
 	var reached *run.Reached
 	var long *run.TooLong
+	var cannot *impossible
 	switch {
 	case err == nil:
 		err = o.End(out, root)
@@ -171,6 +179,8 @@ func (r *Runner) conclude(o *run.Owner, root *run.Branch, out run.Outcome, err e
 		return r.settled(o.Fail(run.Outcome{State: run.Failed, Error: diverged.Error()})), "diverged"
 	case errors.As(err, &long):
 		return r.settled(o.Fail(run.Outcome{State: run.Failed, Error: long.Error()})), "too long"
+	case errors.As(err, &cannot):
+		return r.settled(o.Fail(run.Outcome{State: run.Failed, Error: cannot.why})), "impossible"
 	case errors.Is(err, errPanic):
 		return r.settled(o.Fail(run.Outcome{State: run.Failed, Error: "The run failed because of a fault in Muster itself. It is logged."})), "panicked"
 	case errors.Is(err, run.ErrWaiting):

@@ -11,7 +11,8 @@
 //   - A run that nobody has begun when the caller is told so is withdrawn, and never begins. (Slack, GitHub and GitLab hang
 //     up before that; they are told that the run is pending, and it begins when it can.)
 //
-// Receive does all that for an incoming webhook. A wire that knows its callers by other means uses Begin, Refuse and Start.
+// Receive does all that for an incoming webhook. The trigger of a single agent (agent.go) has no token: its wire knows its
+// callers by AgentTrigger's secret, and uses Begin, Refuse and StartAgent.
 //
 // # Keys
 //
@@ -19,6 +20,9 @@
 //
 //	W#<deployment> / IN#<trigger>       the Trigger
 //	W#<trigger> / OF                    its deployment
+//	W#<deployment> / AGENT#<agent>      the Trigger of an agent
+//	W#<agent> / AGENT                   its deployment
+//	N#<sha256> / DEPLOYMENTS            the deployments of a name
 //	T#<sha256> / TRIGGER                what a token stands for
 //	W#<trigger> / RECEIPT#<receipt>     a Receipt (list "receipts/<deployment>", by id)
 //	W#<trigger> / RECEIVED#<receipt>    the body that came (blob)

@@ -351,6 +351,9 @@ func (s *Service) Replay(ctx context.Context, r Receipt, kept []byte) (Answer, *
 		return Answer{}, nil, fault.New(fault.Conflict, "Only the first %d of the %d bytes of this request are kept, so it cannot be replayed.", len(kept), r.Size)
 	}
 	t, err := s.Find(ctx, r.Trigger)
+	if fault.Is(err, fault.NotFound) {
+		t, err = s.FindAgent(ctx, r.Trigger)
+	}
 	if err != nil {
 		return Answer{}, nil, err
 	}
@@ -360,6 +363,14 @@ func (s *Service) Replay(ctx context.Context, r Receipt, kept []byte) (Answer, *
 	}
 	q := s.Begin(t, h, kept)
 	q.receipt.ReplayOf = r.ID
+	if t.Agent != "" {
+		p, err := ReadPayload(kept)
+		if err != nil {
+			return Answer{}, q, s.Refuse(ctx, q, err)
+		}
+		started, err := s.StartAgent(ctx, q, p)
+		return Answer{Run: started, Pending: started.StartedAt.IsZero()}, q, err
+	}
 	body, err := parse(h, kept, t.Sender.takesForms())
 	if err != nil {
 		return Answer{}, q, s.Refuse(ctx, q, err)

@@ -32,6 +32,8 @@ type Trigger struct {
 	// every request, with its body for inputs.
 	Filter string `json:"filter,omitempty"`
 	Input  string `json:"input,omitempty"`
+	// Agent is the key of the agent that does the runs alone, "" for the whole crew: see AgentTrigger.
+	Agent string `json:"agent,omitempty"`
 	// Traffic bounds the trigger's runs.
 	Traffic   crew.Traffic `json:"traffic,omitzero"`
 	CreatedAt time.Time    `json:"created_at"`
@@ -57,6 +59,14 @@ func triggerKey(deploymentID, triggerID string) record.Key {
 func ownerKey(triggerID string) record.Key { return record.Key{Part: "W#" + triggerID, Sort: "OF"} }
 
 func tokenKey(hash string) record.Key { return record.Key{Part: "T#" + hash, Sort: "TRIGGER"} }
+
+// key gives where a trigger is kept.
+func (t Trigger) key() record.Key {
+	if t.Agent != "" {
+		return agentKey(t.DeploymentID, t.ID)
+	}
+	return triggerKey(t.DeploymentID, t.ID)
+}
 
 // place says where a trigger is kept.
 type place struct {
@@ -290,7 +300,7 @@ func (s *Service) put(ctx context.Context, t *Trigger) error {
 	if err != nil {
 		return fmt.Errorf("encode trigger %s: %w", t.ID, err)
 	}
-	rev, err := s.Store.Put(ctx, record.Record{Key: triggerKey(t.DeploymentID, t.ID), Rev: t.rev, Body: body})
+	rev, err := s.Store.Put(ctx, record.Record{Key: t.key(), Rev: t.rev, Body: body})
 	if there, ok := record.Current(err); ok && string(there.Body) == string(body) {
 		rev, err = there.Rev, nil // an earlier try got through
 	}

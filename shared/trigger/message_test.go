@@ -1,4 +1,4 @@
-package agentwire
+package trigger
 
 import (
 	"errors"
@@ -40,9 +40,9 @@ func TestMessages(t *testing.T) {
 		{"an empty object", "{}", "Webhook event received:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := readPayload([]byte(c.body))
-			if err != nil || p.message != c.want {
-				t.Errorf("%v\n got %s\nwant %s", err, p.message, c.want)
+			p, err := ReadPayload([]byte(c.body))
+			if err != nil || p.Message != c.want {
+				t.Errorf("%v\n got %s\nwant %s", err, p.Message, c.want)
 			}
 		})
 	}
@@ -50,18 +50,18 @@ func TestMessages(t *testing.T) {
 
 func TestNothingOfALongBodyIsLeftOut(t *testing.T) {
 	long := strings.Repeat("x", 500_000)
-	p, err := readPayload([]byte(`{"data":{"a":"` + long + `","z":"end"}}`))
-	if err != nil || p.message != heading+"\nData: {a: "+long+", z: end}" {
-		t.Errorf("%v, %d characters", err, len(p.message))
+	p, err := ReadPayload([]byte(`{"data":{"a":"` + long + `","z":"end"}}`))
+	if err != nil || p.Message != heading+"\nData: {a: "+long+", z: end}" {
+		t.Errorf("%v, %d characters", err, len(p.Message))
 	}
 }
 
 func TestBodiesThatAreNotJSON(t *testing.T) {
 	for name, body := range map[string]string{
-		"text": "hello", "two values": "{} {}", "cut off": `{"event":`, "a form": "event=x",
+		"text": "hello", "not UTF-8": "\"\xff\"", "two values": "{} {}", "cut off": `{"event":`, "a form": "event=x",
 		"deep": strings.Repeat("[", 100_000), "deep and closed": strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000),
 	} {
-		if _, err := readPayload([]byte(body)); !errors.Is(err, errNotJSON) {
+		if _, err := ReadPayload([]byte(body)); !errors.Is(err, ErrNotJSON) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -72,12 +72,12 @@ func FuzzReadPayload(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		p, err := readPayload(body)
+		p, err := ReadPayload(body)
 		if err != nil {
 			return
 		}
-		if !strings.HasPrefix(p.message, heading) || strings.ToValidUTF8(p.message, "") != p.message {
-			t.Errorf("%q", p.message)
+		if !strings.HasPrefix(p.Message, heading) || strings.ToValidUTF8(p.Message, "") != p.Message {
+			t.Errorf("%q", p.Message)
 		}
 	})
 }

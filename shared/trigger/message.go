@@ -1,23 +1,25 @@
-package agentwire
+package trigger
 
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"strings"
+	"unicode/utf8"
+
+	"muster/shared/fault"
 )
 
-// payload is the body of a trigger: the event that it tells of, where it came from, and everything else.
-type payload struct {
+// Payload is the body of a request to an agent's trigger: the event that it tells of, where it came from, and everything else.
+type Payload struct {
 	Event, Source string
-	// message is what the agent reads.
-	message string
+	// Message is what the agent reads.
+	Message string
 }
 
-// errNotJSON says that a body cannot be read.
-var errNotJSON = errors.New("not JSON")
+// ErrNotJSON says that the body of a request to an agent's trigger cannot be read.
+var ErrNotJSON = fault.New(fault.Invalid, "invalid JSON")
 
-// readPayload reads the body of a trigger. Its message is the four lines that callers of Crewship know,
+// ReadPayload reads the body of a request to an agent's trigger. Its message is the four lines that callers of Crewship know,
 //
 //	Webhook event received:
 //	Event: pull_request.opened
@@ -27,23 +29,23 @@ var errNotJSON = errors.New("not JSON")
 // without those for which there is nothing, and with one more for each further key. Values stand in the order in which they
 // came, nothing is left out, and strings are bare; a line break in one is written as \n, so that no string can pass for a
 // line. A body that is no object is the data; an empty one is an event without any.
-func readPayload(body []byte) (payload, error) {
+func ReadPayload(body []byte) (Payload, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
-		return payload{message: heading}, nil
+		return Payload{Message: heading}, nil
 	}
-	if !json.Valid(body) {
-		return payload{}, errNotJSON
+	if !utf8.Valid(body) || !json.Valid(body) {
+		return Payload{}, ErrNotJSON
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	first, err := d.Token()
 	if err != nil {
-		return payload{}, errNotJSON
+		return Payload{}, ErrNotJSON
 	}
 	lines := map[string]string{}
 	var order []string
 	if first != json.Delim('{') {
-		lines["data"], order = text(d, first), []string{"data"}
+		lines["data"], order = flat(d, first), []string{"data"}
 	} else {
 		for d.More() {
 			key, _ := d.Token()
@@ -52,10 +54,10 @@ func readPayload(body []byte) (payload, error) {
 			if _, repeated := lines[name]; !repeated {
 				order = append(order, name)
 			}
-			lines[name] = text(d, value)
+			lines[name] = flat(d, value)
 		}
 	}
-	p := payload{Event: lines["event"], Source: lines["source"]}
+	p := Payload{Event: lines["event"], Source: lines["source"]}
 	var b strings.Builder
 	b.WriteString(heading)
 	for _, known := range []struct{ key, label string }{{"event", "Event"}, {"source", "Source"}, {"data", "Data"}} {
@@ -69,14 +71,14 @@ func readPayload(body []byte) (payload, error) {
 			b.WriteString("\n" + key + ": " + value)
 		}
 	}
-	p.message = b.String()
+	p.Message = b.String()
 	return p, nil
 }
 
 const heading = "Webhook event received:"
 
-// text writes the value that begins with token, as readPayload says. What follows in d is valid JSON.
-func text(d *json.Decoder, token json.Token) string {
+// flat writes the value that begins with token, as ReadPayload says. What follows in d is valid JSON.
+func flat(d *json.Decoder, token json.Token) string {
 	var b strings.Builder
 	// open holds, for each object or array that is under way, its closing delimiter and whether it has a member.
 	type level struct {
