@@ -362,6 +362,9 @@ func (s *stack) addRoutes() {
 		DefaultIntegration: serve(infra.Otherwise),
 	})
 	for _, route := range infra.Routes() {
+		if route.Inside {
+			continue
+		}
 		api.AddRoutes(&awsapigatewayv2.AddRoutesOptions{
 			Path:        str(gatewayPath(route.Path)),
 			Methods:     &[]awsapigatewayv2.HttpMethod{awsapigatewayv2.HttpMethod(route.Method)},

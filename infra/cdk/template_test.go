@@ -634,6 +634,9 @@ func functions(t template) (complaints []string) {
 func routes(t template) (complaints []string) {
 	want, got := []string{"$default to " + t.id(infra.Otherwise)}, []string(nil)
 	for _, r := range infra.Routes() {
+		if r.Inside {
+			continue
+		}
 		want = append(want, r.Method+" "+gatewayPath(r.Path)+" to "+t.id(infra.Front(r.Function)))
 	}
 	for _, r := range t.of("AWS::ApiGatewayV2::Route") {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -23,6 +24,13 @@ func WriteJSON(w http.ResponseWriter, status int, v any) error {
 	w.WriteHeader(status)
 	w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n"))) // fails only when the client has gone
 	return nil
+}
+
+// WriteText answers with a status and plain text.
+func WriteText(w http.ResponseWriter, status int, line Text) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	io.WriteString(w, string(line)) // fails only when the client has gone
 }
 
 // WarningHeader carries what was tolerated and had no effect.

@@ -35,12 +35,16 @@ func (a API) Handler() http.Handler {
 	if a.Log == nil {
 		a.Log = slog.Default()
 	}
-	s := &server{API: a, first: http.NewServeMux(), last: http.NewServeMux()}
+	s := &server{API: a, first: http.NewServeMux(), last: http.NewServeMux(), inside: http.NewServeMux(), dialects: map[string]Dialect{}}
 	for _, route := range a.Routes {
 		mux := s.first
-		if strings.HasPrefix(route.Path, "/{") {
+		switch {
+		case route.Inside:
+			mux = s.inside
+		case strings.HasPrefix(route.Path, "/{"):
 			mux = s.last
 		}
+		s.dialects[route.Method+" "+route.Path] = route.Dialect
 		mux.HandleFunc(route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, route) })
 		if !slices.Contains(s.methods, route.Method) {
 			s.methods = append(s.methods, route.Method)
@@ -54,7 +58,10 @@ type server struct {
 	API
 	// last has the patterns that begin with a wildcard, which net/http does not take beside some others.
 	first, last *http.ServeMux
-	methods     []string
+	// inside has the routes that are not for everybody.
+	inside   *http.ServeMux
+	methods  []string
+	dialects map[string]Dialect // by pattern
 }
 
 // ServeHTTP implements http.Handler.
@@ -64,8 +71,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
+	// The front door says in the request's pattern by which route it came: it has none for what is inside.
+	if pattern, known := knows(s.inside, r, r.Method); known && r.Pattern == pattern {
+		s.inside.ServeHTTP(w, r)
+		return
+	}
 	for _, mux := range []*http.ServeMux{s.first, s.last} {
-		if knows(mux, r, r.Method) {
+		if _, known := knows(mux, r, r.Method); known {
 			mux.ServeHTTP(w, r)
 			return
 		}
@@ -86,22 +98,24 @@ func requestID(r *http.Request) string {
 	return given
 }
 
-func knows(mux *http.ServeMux, r *http.Request, method string) bool {
+func knows(mux *http.ServeMux, r *http.Request, method string) (pattern string, known bool) {
 	asked := *r
 	asked.Method = method
-	_, pattern := mux.Handler(&asked)
-	return pattern != ""
+	_, pattern = mux.Handler(&asked)
+	return pattern, pattern != ""
 }
 
 // unknown answers what no route serves.
 func (s *server) unknown(w http.ResponseWriter, r *http.Request) {
+	dialect := s.near(r.URL.Path)
 	var allowed []string
 	for _, m := range s.methods {
-		if knows(s.first, r, m) || knows(s.last, r, m) {
-			allowed = append(allowed, m)
+		for _, mux := range []*http.ServeMux{s.last, s.first} {
+			if pattern, known := knows(mux, r, m); known && !slices.Contains(allowed, m) {
+				allowed, dialect = append(allowed, m), s.dialects[pattern]
+			}
 		}
 	}
-	dialect := s.near(r.URL.Path)
 	if len(allowed) == 0 {
 		s.refuse(w, r, dialect, fault.New(fault.NotFound, "Not Found"))
 		return
@@ -195,11 +209,15 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, d Dialect, err e
 	if a, ok := w.(*answer); ok && a.begun {
 		return
 	}
-	if f.Kind == fault.Unauthorized && w.Header().Get("WWW-Authenticate") == "" {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	}
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
+	}
+	if line, ok := d.Body(f).(Text); ok {
+		WriteText(w, status, line)
+		return
+	}
+	if f.Kind == fault.Unauthorized && w.Header().Get("WWW-Authenticate") == "" {
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	if err := WriteJSON(w, status, d.Body(f)); err != nil {
 		s.Log.ErrorContext(r.Context(), "write an error answer", "error", err)

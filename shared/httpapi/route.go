@@ -44,15 +44,21 @@ type Route struct {
 	Path string
 	// Function names the Lambda that serves it.
 	Function string
-	Who      Who
-	Dialect  Dialect
+	// Inside keeps the route off the public front door: it is there for who may invoke the function only. To everybody else
+	// its path is like any other that no route serves.
+	Inside  bool
+	Who     Who
+	Dialect Dialect
 	// Handle answers, or returns what went wrong before it wrote anything. The caller is empty when Who is Anyone.
 	Handle func(w http.ResponseWriter, r *http.Request, c workspace.Caller) error
 }
 
+// Text is an answer that is plain text.
+type Text string
+
 // Dialect is how a wire spells errors.
 type Dialect struct {
-	// Body makes the JSON value of an error answer.
+	// Body makes the JSON value of an error answer; a Text goes as it is.
 	Body func(f *fault.Error) any
 	// Status holds the kinds that this wire answers with another status than the usual one.
 	Status map[fault.Kind]int

@@ -92,6 +92,7 @@ func request(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http.Reque
 		ContentLength: int64(len(body)),
 		RemoteAddr:    net.JoinHostPort(e.RequestContext.HTTP.SourceIP, "0"),
 	}
+	r.Pattern = e.RouteKey
 	setPath(r.URL, e)
 	r.RequestURI = r.URL.RequestURI()
 	return r.WithContext(ctx), nil
