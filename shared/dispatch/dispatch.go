@@ -82,7 +82,8 @@ type Dispatcher struct {
 	// Log is slog.Default unless set.
 	Log *slog.Logger
 
-	taken tally
+	taken   tally
+	parking turns
 }
 
 const (

@@ -623,6 +623,23 @@ func TestRetryAfterHoldsAKickoffTargetWithinThePage(t *testing.T) {
 	}
 }
 
+// A backlog of a hundred thousand that is parked at full speed takes the store from everybody else.
+func TestABacklogIsParkedAtAPace(t *testing.T) {
+	h := newHall(t)
+	var waited []time.Duration
+	h.Pause = func(_ context.Context, wait time.Duration) { waited = append(waited, wait) }
+	r := guardtest.New(t, guardtest.Status(500))
+	e := h.endpoint(t, r.URL, func(e *webhook.Endpoint) { e.Enabled = false })
+	const n = 100
+	for range n {
+		h.tell(e, run.StepPage)
+	}
+	h.pass(t, time.Second)
+	if parked := h.statuses(t, e)["parked"]; parked != n || len(waited) != n-1 || waited[n-2] != (n-1)*5*time.Millisecond {
+		t.Errorf("%d are parked; they waited %s", parked, waited)
+	}
+}
+
 // At most so many a second go out, however many dispatchers there are; nothing is lost, and nothing waits for ever.
 func TestMaxRPS(t *testing.T) {
 	h := newHall(t)
@@ -630,6 +647,7 @@ func TestMaxRPS(t *testing.T) {
 	var times []time.Time
 	var paused time.Duration // others go on meanwhile
 	h.Pause = func(_ context.Context, wait time.Duration) { paused = wait }
+	h.born = func() bool { paused = 0; return false }
 	r := guardtest.New(t, func(w http.ResponseWriter, _ *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()

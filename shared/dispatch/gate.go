@@ -208,9 +208,40 @@ func (j *job) park(ctx context.Context, one *webhook.Delivery) error {
 	if one.Parked {
 		return nil
 	}
+	if wait := j.parking.turn(j.target.ID, j.now()); wait > 0 {
+		if j.pause(ctx, wait); ctx.Err() != nil {
+			j.again(0)
+			return nil
+		}
+	}
 	quiet(one)
 	one.Parked = true
 	return ignoreConflict(j.deliveries().Put(ctx, one))
+}
+
+// parkEvery is the least time between two deliveries that a process parks under one endpoint: putting a backlog away must
+// not take the store from those who are well.
+const parkEvery = 5 * time.Millisecond
+
+// turns lets deliveries of one endpoint be parked one after the other.
+type turns struct {
+	mu   sync.Mutex
+	next map[string]time.Time
+}
+
+// turn gives the time until it is the caller's turn.
+func (t *turns) turn(endpoint string, now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next == nil {
+		t.next = map[string]time.Time{}
+	}
+	mine := t.next[endpoint]
+	if mine.Before(now) {
+		mine = now
+	}
+	t.next[endpoint] = mine.Add(parkEvery)
+	return mine.Sub(now)
 }
 
 // putOff lets the delivery wait until a time.
