@@ -59,6 +59,12 @@ type Crews interface {
 	Deployment(ctx context.Context, deploymentID string) (crew.Deployment, error)
 }
 
+// Channels is what a dispatcher needs of *channel.Hub.
+type Channels interface {
+	// Relay tells connections of a run what they do not know up to a page, and says when to call it again, if at all.
+	Relay(ctx context.Context, runID string, seq int) (again time.Duration, err error)
+}
+
 // Dispatcher delivers. It is safe for concurrent use.
 type Dispatcher struct {
 	Runs    Runs
@@ -68,6 +74,8 @@ type Dispatcher struct {
 	// EndpointFormats are the formats of endpoints by name, Notice writes in one of them what belongs to no run.
 	EndpointFormats map[string]Format
 	Notice          func(format string, n webhook.Notice) ([]byte, error)
+	// Channels tells connections, the target run.Channels. None unless set.
+	Channels Channels
 	// Deployments gives those of a workspace: their endpoints are told news of each other.
 	Deployments func(ctx context.Context, workspaceID string) ([]crew.Deployment, error)
 	Client      *guard.Client
@@ -112,6 +120,9 @@ func (d *Dispatcher) Handle(ctx context.Context, m queue.Received) (answer queue
 			answer = queue.RetryIn(ownFault)
 		}
 	}()
+	if asked.Target == run.Channels {
+		return d.relay(ctx, asked, log)
+	}
 	j, err := d.open(ctx, asked, log)
 	if err == nil {
 		err = j.deliver(ctx, asked.Part)
@@ -131,6 +142,32 @@ func (d *Dispatcher) Handle(ctx context.Context, m queue.Received) (answer queue
 		return queue.RetryIn(ownFault)
 	case j.comesBack:
 		return queue.RetryIn(j.backIn)
+	}
+	return queue.Done()
+}
+
+// relay has connections told of a page. Nothing is recorded: who was not there, or was cut off, resumes from the journal.
+func (d *Dispatcher) relay(ctx context.Context, m run.DeliveryMessage, log *slog.Logger) queue.Answer {
+	if d.Channels == nil {
+		return queue.Drop("Nobody knows how to tell connections.")
+	}
+	again, err := d.Channels.Relay(ctx, m.Run, m.Seq)
+	var page run.Page
+	if err == nil {
+		page, err = d.Runs.Page(ctx, m.Run, m.Seq)
+	}
+	if err == nil && page.Kind == run.EndPage {
+		err = d.told(ctx, page, m.Run)
+	}
+	switch {
+	case fault.Is(err, fault.NotFound):
+		log.Error("connections cannot be told", "error", err)
+		return queue.Drop(fault.Message(err))
+	case err != nil:
+		log.Error("telling connections is put off", "error", err)
+		return queue.RetryIn(ownFault)
+	case again > 0:
+		return queue.RetryIn(again)
 	}
 	return queue.Done()
 }
@@ -367,6 +404,9 @@ func (d *Dispatcher) told(ctx context.Context, p run.Page, runID string) error {
 		recorded[one.Target+"#"+one.Part] = one
 	}
 	for _, target := range p.Targets {
+		if target == run.Channels {
+			continue
+		}
 		first, ok := recorded[target+"#0"]
 		if !ok || !complete(recorded, target+"#0") {
 			return nil

@@ -137,7 +137,7 @@ func (s *Service) claim(ctx context.Context, r Run, q Request, alone bool) (*Own
 	if err := o.checkPoison(); err != nil {
 		return nil, err
 	}
-	if err := o.readStanding(); err != nil {
+	if err := errors.Join(o.readStanding(), o.readWatchers()); err != nil {
 		o.giveUp(err)
 		return nil, err
 	}
@@ -262,6 +262,11 @@ func (o *Owner) readInbox(ctx context.Context) error {
 		}
 		if r.Nonce != o.nonce {
 			return ErrLost
+		}
+		if r.WatchedUntil.After(o.Run().WatchedUntil) {
+			if err := o.readWatchers(); err != nil {
+				return err
+			}
 		}
 		o.item.Lock()
 		o.run = r

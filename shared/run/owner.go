@@ -76,6 +76,7 @@ type Owner struct {
 	kickoff  string // the id of crew_kickoff_started
 	dead     error
 	standing []Target // those that are not the kickoff's, guarded by item
+	watchers []Target // those who are told while they are there, likewise
 
 	mu    sync.Mutex           // guards all below, never during a call to the outside
 	steps map[string]*Page     // by key: the results and marks found when the run was claimed
@@ -250,11 +251,11 @@ func (o *Owner) noteKickoff(e events.Event) {
 // kickoffStarted is the first event of every run that begins.
 const kickoffStarted = "crew_kickoff_started"
 
-// targets gives everybody who is told of the run: the kickoff's targets and those that stand beside them.
+// targets gives everybody who is told of the run: the kickoff's targets, those that stand beside them, and who watches.
 func (o *Owner) targets() []Target {
 	o.item.Lock()
 	defer o.item.Unlock()
-	return slices.Concat(o.req.Targets, o.standing)
+	return slices.Concat(o.req.Targets, o.standing, o.watchers)
 }
 
 // readStanding finds out who stands beside the kickoff's targets now.
@@ -269,6 +270,21 @@ func (o *Owner) readStanding() error {
 	o.item.Lock()
 	defer o.item.Unlock()
 	o.standing = standing
+	return nil
+}
+
+// readWatchers finds out whether anybody is told while he is there.
+func (o *Owner) readWatchers() error {
+	if o.s.Watchers == nil {
+		return nil
+	}
+	watchers, err := o.s.Watchers(o.ctx, o.Run())
+	if err != nil {
+		return fmt.Errorf("read who watches run %s: %w", o.id, err)
+	}
+	o.item.Lock()
+	defer o.item.Unlock()
+	o.watchers = watchers
 	return nil
 }
 
@@ -424,7 +440,7 @@ func (o *Owner) tellsNow(waiting []events.Event) bool {
 	if o.watched() {
 		return true
 	}
-	return slices.ContainsFunc(o.req.Targets, func(t Target) bool {
+	return slices.ContainsFunc(o.targets(), func(t Target) bool {
 		return t.Realtime && slices.ContainsFunc(waiting, func(e events.Event) bool { return t.Asks(e.Type) })
 	})
 }

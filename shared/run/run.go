@@ -122,6 +122,13 @@ const (
 // EndpointTarget is a target that stands beside those of the kickoff: an endpoint of the deployment, told of what it asked for.
 const EndpointTarget Kind = "endpoint"
 
+// ChannelTarget is the one target, with the id Channels, that stands for all connections that are told of the run while they
+// are open: of every event but chunks.
+const (
+	ChannelTarget Kind = "channel"
+	Channels           = "channels"
+)
+
 // StateAt gives the state of the run as its newest page shows it: nobody who was told of a page finds an older state. A run
 // waits from the page that asks a person on, whatever its other branches still do, and until nothing is unanswered.
 func (r Run) StateAt(newest Page) State {

@@ -29,6 +29,9 @@ type Service struct {
 	// Standing gives the targets of a run that are not its kickoff's. Owners ask when they claim a run, and again before they
 	// end it. None unless set.
 	Standing func(ctx context.Context, r Run) ([]Target, error)
+	// Watchers gives the target that stands for those who are told of a run while they are there, if anybody is. Owners ask
+	// when they claim a run, and again when somebody says that he watches it. None unless set.
+	Watchers func(ctx context.Context, r Run) ([]Target, error)
 
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time

@@ -21,6 +21,8 @@ func Wants(t Target, p Page) bool {
 		return t.asksAny(p.Events)
 	case EndpointTarget:
 		return t.asksAny(p.Events) || slices.ContainsFunc(p.Lifecycle(), t.Asks)
+	case ChannelTarget:
+		return t.asksAny(p.Events)
 	}
 	return false
 }
@@ -37,6 +39,8 @@ func (t Target) Asks(eventType string) bool {
 		return slices.Contains(t.Events, eventType) || slices.Contains(t.Events, "*")
 	case EndpointTarget:
 		return slices.Contains(t.Events, eventType) || slices.Contains(t.Events, "*") && !slices.Contains(chunks, eventType)
+	case ChannelTarget:
+		return !slices.Contains(chunks, eventType)
 	}
 	return false
 }
