@@ -63,6 +63,24 @@ func verify(h http.Header, body []byte, secret string, now time.Time) verdict {
 	return judge(string(given[:]), string(known[:]))
 }
 
+// refusal gives the answer to a request that was not accepted.
+func (v verdict) refusal() error {
+	switch v {
+	case accepted:
+		return nil
+	case stale:
+		return errStale
+	case old:
+		return errOld
+	}
+	return errRefused
+}
+
+// presents says whether a request has anything that could prove who sends it.
+func presents(h http.Header) bool {
+	return len(h.Values(headerSignature)) > 0 || len(h.Values(headerSecret)) > 0
+}
+
 func judge(given, expected string) verdict {
 	if hmac.Equal([]byte(given), []byte(expected)) {
 		return accepted

@@ -20,7 +20,11 @@ func WriteJSON(w http.ResponseWriter, status int, v any) error {
 	if err := e.Encode(v); err != nil {
 		return fmt.Errorf("encode an answer: %w", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	kind := "application/json"
+	if _, ok := v.(Problem); ok {
+		kind = "application/problem+json"
+	}
+	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(status)
 	w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n"))) // fails only when the client has gone
 	return nil

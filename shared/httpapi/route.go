@@ -83,5 +83,16 @@ func (d Dialect) status(k fault.Kind) int {
 	if s, ok := d.Status[k]; ok {
 		return s
 	}
-	return statuses[k]
+	return StatusOf(k)
+}
+
+// StatusOf gives the usual status of a kind of fault.
+func StatusOf(k fault.Kind) int { return statuses[k] }
+
+// Problem is an error answer as RFC 7807 has it.
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
 }

@@ -1,0 +1,121 @@
+package agentwire
+
+import (
+	"context"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"muster/shared/fault"
+	"muster/shared/httpapi"
+	"muster/shared/id"
+	"muster/shared/run"
+	"muster/shared/trigger"
+	"muster/shared/workspace"
+)
+
+// ReceiptHeader names the receipt of a request that was its sender's.
+const ReceiptHeader = "Muster-Receipt"
+
+var (
+	errRefused = fault.New(fault.Unauthorized, "unauthorized")
+	errStale   = fault.New(fault.Invalid, "stale or invalid timestamp")
+	errOld     = fault.New(fault.Unauthorized, "X-Webhook-Secret is not accepted since %s; send X-Signature, the hex HMAC-SHA256 of the body", sunset.Format(time.DateOnly))
+	errMedia   = fault.New(fault.Invalid, "unsupported media type: send application/json, not encoded")
+)
+
+// refusedAfter is when a request is answered that proves nothing, counted from when it came. What is done for it until then
+// depends on whether there is such an agent (it leaves a receipt); the answer does not show it.
+const refusedAfter = 100 * time.Millisecond
+
+type acceptedReply struct {
+	Status string `json:"status"`
+	RunID  string `json:"run_id"`
+}
+
+// trigger takes a request to an agent's trigger.
+func (w *Wire) trigger(rw http.ResponseWriter, r *http.Request, _ workspace.Caller) error {
+	came := time.Now()
+	ctx := r.Context()
+	body, unread := httpapi.ReadBody(r, httpapi.MaxBody)
+	t, secret, known, err := w.Triggers.AgentTrigger(ctx, r.PathValue("crewId"), r.PathValue("agentId"))
+	if err != nil {
+		return err
+	}
+	why := unread
+	if why == nil || !presents(r.Header) {
+		why = verify(r.Header, body, secret, w.now()).refusal()
+	}
+	if why == nil && !known {
+		why = errRefused // somebody has guessed the secret that nobody knows
+	}
+	if why == errOld {
+		announce(rw.Header())
+	}
+	q := w.Triggers.Begin(t, r.Header, body)
+	switch {
+	case why != nil && known:
+		w.Triggers.Refuse(ctx, q, why)
+	case why != nil:
+		w.Triggers.Stray(ctx, fault.New(fault.NotFound, "There is no such agent."))
+	}
+	if why != nil {
+		settle(ctx, came)
+		return why
+	}
+	if len(r.Header.Values(headerSignature)) == 0 {
+		announce(rw.Header())
+	} else {
+		q.Signature = r.Header.Get(headerSignature)
+	}
+	started, err := w.take(ctx, q)
+	if receipt := q.ReceiptID(); receipt != "" {
+		rw.Header().Set(ReceiptHeader, receipt)
+	}
+	if l := started.Rate; l != nil {
+		httpapi.Rate(rw, l.Limit, l.Remaining, l.Reset)
+	}
+	if err == errMedia {
+		httpapi.WriteText(rw, http.StatusUnsupportedMediaType, httpapi.Text(errMedia.Message))
+		return nil
+	}
+	if err == trigger.ErrNoAgent {
+		return errRefused
+	}
+	if err != nil {
+		return err
+	}
+	return httpapi.WriteJSON(rw, http.StatusAccepted, acceptedReply{"accepted", id.Show("run", started.ID)})
+}
+
+// take starts the run of a request that is its sender's.
+func (w *Wire) take(ctx context.Context, q *trigger.Request) (run.Run, error) {
+	if !isJSON(q.Header) {
+		return run.Run{}, w.Triggers.Refuse(ctx, q, errMedia)
+	}
+	p, err := trigger.ReadPayload(q.Body)
+	if err != nil {
+		return run.Run{}, w.Triggers.Refuse(ctx, q, err)
+	}
+	return w.Triggers.StartAgent(ctx, q, p)
+}
+
+// isJSON says whether a body is called JSON, and is sent as it is.
+func isJSON(h http.Header) bool {
+	if e := h.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return false
+	}
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json"))
+}
+
+// settle waits until a refused request may be answered.
+func settle(ctx context.Context, came time.Time) {
+	t := time.NewTimer(refusedAfter - time.Since(came))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
