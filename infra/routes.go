@@ -3,6 +3,7 @@ package infra
 import (
 	"slices"
 
+	"muster/shared/agentwire"
 	"muster/shared/ampwire"
 	"muster/shared/deploywire"
 	"muster/shared/guide"
@@ -19,7 +20,19 @@ func Front(function string) string {
 	return function
 }
 
+// Agents says what this manifest has of that which the trigger of agents needs. The internal token is made at deployment, in
+// both homes.
+func Agents() agentwire.Needs {
+	n := agentwire.Needs{Orchestrator: slices.ContainsFunc(Queues, func(q Queue) bool { return q.Name == Runs }), InternalToken: true}
+	for _, f := range Functions {
+		if f.Eats != nil && f.Eats.Queue == Runs {
+			n.ContainerProvider, n.LogWriter = true, f.May.Keep
+		}
+	}
+	return n
+}
+
 // Routes holds every HTTP route of every wire. As data they need no wire behind them, and their Handle must not be called.
 func Routes() []httpapi.Route {
-	return slices.Concat((*ampwire.Wire)(nil).Routes(), (*deploywire.Wire)(nil).Routes(), guide.Routes(deploywire.Dialect))
+	return slices.Concat((*ampwire.Wire)(nil).Routes(), (*deploywire.Wire)(nil).Routes(), (&agentwire.Wire{Needs: Agents()}).Routes(), guide.Routes(deploywire.Dialect))
 }

@@ -57,7 +57,7 @@ func install(t *testing.T) *installation {
 		t.Fatal(err)
 	}
 	a := app.New(app.Backends{
-		Records: db.Records(), Runs: in.queues[infra.Runs], Deliveries: in.queues[infra.Deliveries], Sealer: sealer, Rules: &cel.Rules{},
+		Records: db.Records(), Runs: in.queues[infra.Runs], Deliveries: in.queues[infra.Deliveries], Sealer: sealer, Rules: &cel.Rules{}, Agents: infra.Agents(),
 		Callers: map[string]workspace.Caller{workspace.Hash(testToken): {Kind: workspace.Workspace, WorkspaceID: testWorkspace}},
 	})
 	in.handlers = map[string]lambda.Handler{

@@ -163,6 +163,16 @@ func (s *stack) setEnvironment() {
 		config.WorkspaceTokenKey:      parameter(workspaceTokenParameter),
 		config.InternalTokenKey:       parameter(internalTokenParameter),
 	}
+	// What the trigger of agents needs is named as far as it is there.
+	if infra.Agents().Orchestrator {
+		s.environment[config.OrchestratorKey] = runs.queue.QueueName()
+	}
+	if infra.Agents().ContainerProvider {
+		s.environment[config.ContainerProviderKey] = str("runner")
+	}
+	if infra.Agents().LogWriter {
+		s.environment[config.LogWriterKey] = s.table.TableName()
+	}
 	for _, name := range []string{config.MaxConcurrentRunsKey, config.WhenFullKey, config.MaxKickoffsKey, config.LeaseKey, config.PrivateNetworksKey} {
 		if value := s.Getenv(name); value != "" {
 			s.environment[name] = str(value)

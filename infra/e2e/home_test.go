@@ -190,7 +190,7 @@ func newHome(t *testing.T, open opener, s settings) *home {
 			"openai": {BaseURL: h.model.URL, APIKey: modelKey},
 			"ollama": {BaseURL: nobodyListens + "/v1"},
 		}},
-		Guard: guard.Options{AllowLoopback: true}, Lease: s.lease, Margin: s.margin, PublicURL: publicURL, Now: h.now,
+		Guard: guard.Options{AllowLoopback: true}, Lease: s.lease, Margin: s.margin, PublicURL: publicURL, Agents: infra.Agents(), Now: h.now,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	ws := id.New()

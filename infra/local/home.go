@@ -17,6 +17,7 @@ import (
 
 	"muster/infra"
 	"muster/infra/host"
+	"muster/shared/agentwire"
 	"muster/shared/app"
 	"muster/shared/cloud"
 	"muster/shared/config"
@@ -38,6 +39,7 @@ type options struct {
 	demo, allowLoopback   bool
 	ready                 string
 	lease, sweep          time.Duration
+	agents                agentwire.Needs
 }
 
 // home is the running machine.
@@ -185,7 +187,7 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 	h.app = app.New(app.Backends{
 		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New, Rules: &cel.Rules{},
 		Functions: callFunction, FunctionNames: functions, Inbox: inboxPause, Look: lookPause,
-		Guard: guard.Options{AllowLoopback: h.allowLoopback, Allow: inside}, Lease: h.lease, Traffic: traffic, PublicURL: h.url,
+		Guard: guard.Options{AllowLoopback: h.allowLoopback, Allow: inside}, Lease: h.lease, Traffic: traffic, PublicURL: h.url, Agents: h.agents,
 	})
 
 	var found bool

@@ -11,10 +11,13 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"muster/infra"
+	"muster/shared/agentwire"
 )
 
 func main() {
-	o := options{}
+	o := options{agents: infra.Agents()}
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:8080", "address to listen on; port 0 takes a free one")
 	flag.StringVar(&o.publicURL, "public-url", "", "URL under which others reach this address (default http://<addr>)")
 	flag.StringVar(&o.data, "data", ".muster", "directory of the SQLite file, the tokens and the sealing key")
@@ -27,6 +30,9 @@ func main() {
 	flag.StringVar(&o.ready, "ready", "", "file to write the URL, tokens and deployments to, as JSON, once requests are accepted")
 	flag.DurationVar(&o.lease, "lease", time.Minute, "how long a run's owner may be silent before it is taken over")
 	flag.DurationVar(&o.sweep, "sweep", 500*time.Millisecond, "pause between two looks after what is due")
+	flag.Func("without", "orchestrator, container-provider, log-writer or internal-token: go without one of what the trigger of agents needs; repeatable", func(need string) error {
+		return without(&o.agents, need)
+	})
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "local: unexpected argument %q\n", flag.Arg(0))
@@ -40,4 +46,16 @@ func main() {
 		fmt.Fprintln(os.Stderr, "local:", err)
 		os.Exit(1)
 	}
+}
+
+// without takes away what the trigger of agents needs.
+func without(n *agentwire.Needs, need string) error {
+	there, ok := map[string]*bool{
+		"orchestrator": &n.Orchestrator, "container-provider": &n.ContainerProvider, "log-writer": &n.LogWriter, "internal-token": &n.InternalToken,
+	}[need]
+	if !ok {
+		return errors.New("there is nothing of this name")
+	}
+	*there = false
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/shared/agentwire"
 	"muster/shared/ampwire"
 	"muster/shared/crew"
 	"muster/shared/deploywire"
@@ -54,6 +55,8 @@ type Backends struct {
 	FunctionNames []string
 	// Traffic bounds the runs of each workspace.
 	Traffic crew.Traffic
+	// Agents says what is there of that which the trigger of agents needs.
+	Agents agentwire.Needs
 	// Lease is how long a run's lease holds without being renewed; 0 is the default.
 	Lease time.Duration
 	// Inbox is how often a run under way looks for stops, answers and events from outside; 0 is the default.
@@ -100,6 +103,7 @@ func New(b Backends) *App {
 			Standing: standing(b.Records), Traffic: b.Traffic, LeaseTime: b.Lease, Inbox: b.Inbox, Now: b.Now, Log: b.Log,
 		},
 	}
+	crews.Enlist = a.triggers().Enlist
 	a.feed = &watch.Feed{Runs: a.Runs, Pause: b.Look}
 	return a
 }
@@ -116,8 +120,9 @@ func (a *App) HTTP() http.Handler {
 		Ping: a.tell.get(a.newDispatcher).Ping, CheckURL: a.client.CheckURL,
 		Triggers: a.triggers(), PublicURL: a.b.PublicURL,
 	}
+	agents := &agentwire.Wire{Runs: a.Runs, Crews: a.Crews, Triggers: a.triggers(), Tokens: a.Tokens, Needs: a.b.Agents, Now: a.b.Now}
 	return httpapi.API{
-		Routes: slices.Concat(amp.Routes(), deploy.Routes(), guide.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
+		Routes: slices.Concat(amp.Routes(), deploy.Routes(), agents.Routes(), guide.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
 	}.Handler()
 }
 

@@ -21,6 +21,7 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
+	"muster/shared/agentwire"
 	"muster/shared/app"
 	"muster/shared/config"
 	"muster/shared/dynamo"
@@ -95,6 +96,9 @@ func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error
 		Guard:      guard.Options{Allow: c.PrivateNetworks},
 		PublicURL:  c.PublicURL,
 		StreamURL:  c.StreamURL,
+		Agents: agentwire.Needs{
+			Orchestrator: c.Orchestrator != "", ContainerProvider: c.ContainerProvider != "", LogWriter: c.LogWriter != "", InternalToken: c.InternalToken,
+		},
 		Lease:      c.Lease,
 		Report:     sweep.EMF(os.Stdout, time.Now), // what Lambda writes to the log, CloudWatch makes metrics of
 	}, sdk, nil

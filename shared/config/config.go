@@ -39,6 +39,9 @@ const (
 	PublicURLKey           = "MUSTER_PUBLIC_URL"
 	LeaseKey               = "MUSTER_LEASE"
 	StreamURLKey           = "MUSTER_STREAM_URL"
+	OrchestratorKey        = "MUSTER_ORCHESTRATOR"
+	ContainerProviderKey   = "MUSTER_CONTAINER_PROVIDER"
+	LogWriterKey           = "MUSTER_LOG_WRITER"
 )
 
 // A lease is renewed when a third of it has gone, which must leave time for a slow write; and it is how long a run whose
@@ -63,7 +66,7 @@ type Config struct {
 	// WorkspaceID is the workspace of this installation (MUSTER_WORKSPACE_ID).
 	WorkspaceID string
 	// Callers holds the callers of the tokens made at deploy time, by the SHA-256 of the token: the workspace's
-	// (MUSTER_WORKSPACE_TOKEN_SHA256) and the internal one (MUSTER_INTERNAL_TOKEN_SHA256).
+	// (MUSTER_WORKSPACE_TOKEN_SHA256) and the internal one (MUSTER_INTERNAL_TOKEN_SHA256; may be absent).
 	Callers map[string]workspace.Caller
 	// ToolFunctions names the Lambda functions that `lambda` tools may call (MUSTER_TOOL_FUNCTIONS, comma-separated; may
 	// be absent).
@@ -78,6 +81,12 @@ type Config struct {
 	PublicURL string
 	// StreamURL is where the function that streams is reached (MUSTER_STREAM_URL; absent: streams are answered here).
 	StreamURL string
+	// Orchestrator (MUSTER_ORCHESTRATOR) names the queue where runs wait, ContainerProvider (MUSTER_CONTAINER_PROVIDER) the
+	// function that executes them, LogWriter (MUSTER_LOG_WRITER) the table that keeps their events, as far as they are there.
+	// Without any one of the three, or without an internal token (MUSTER_INTERNAL_TOKEN_SHA256), agents have no trigger.
+	Orchestrator, ContainerProvider, LogWriter string
+	// InternalToken says that there is an internal token.
+	InternalToken bool
 	// Lease is how long a run's owner may be silent before it is taken over (MUSTER_LEASE, a duration such as 60s, from 1s to
 	// 10m; absent: 0, which is the default of package run). The run's message is hidden for as long, and renewed with it. The
 	// other period, from one sweep to the next, is the clock's: the manifest's Every.
@@ -128,6 +137,10 @@ func From(getenv func(string) string) (Config, error) {
 		Traffic:             r.traffic(),
 		PublicURL:           r.base(PublicURLKey),
 		StreamURL:           r.base(StreamURLKey),
+		Orchestrator:        getenv(OrchestratorKey),
+		ContainerProvider:   getenv(ContainerProviderKey),
+		LogWriter:           getenv(LogWriterKey),
+		InternalToken:       getenv(InternalTokenKey) != "",
 		Lease:               r.duration(LeaseKey, shortestLease, longestLease),
 		Models:              llm.FromEnv(getenv),
 	}
@@ -136,13 +149,16 @@ func From(getenv func(string) string) (Config, error) {
 	}
 	c.Callers = map[string]workspace.Caller{
 		r.hash(WorkspaceTokenKey): {Kind: workspace.Workspace, WorkspaceID: c.WorkspaceID},
-		r.hash(InternalTokenKey):  {Kind: workspace.Internal, WorkspaceID: c.WorkspaceID},
+	}
+	if c.InternalToken {
+		internal := r.hash(InternalTokenKey)
+		if _, same := c.Callers[internal]; same && len(r.problems) == 0 {
+			r.wrong("%s and %s are the same token; the two open different doors", WorkspaceTokenKey, InternalTokenKey)
+		}
+		c.Callers[internal] = workspace.Caller{Kind: workspace.Internal, WorkspaceID: c.WorkspaceID}
 	}
 	if err := r.err(); err != nil {
 		return Config{}, err
-	}
-	if len(c.Callers) < 2 {
-		return Config{}, fmt.Errorf("%s and %s are the same token; the two open different doors", WorkspaceTokenKey, InternalTokenKey)
 	}
 	return c, nil
 }

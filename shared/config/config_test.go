@@ -49,6 +49,9 @@ func TestFromReadsEverySetting(t *testing.T) {
 		config.PublicURLKey:         "https://muster.example.com",
 		config.LeaseKey:             "90s",
 		config.StreamURLKey:         "https://stream.example.com/",
+		config.OrchestratorKey:      "muster-runs",
+		config.ContainerProviderKey: "runner",
+		config.LogWriterKey:         "muster",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -69,13 +72,24 @@ func TestFromReadsEverySetting(t *testing.T) {
 		PublicURL:       "https://muster.example.com",
 		Lease:           90 * time.Second,
 		StreamURL:       "https://stream.example.com/",
-		Models:          got.Models,
+		Orchestrator:    "muster-runs", ContainerProvider: "runner", LogWriter: "muster", InternalToken: true,
+		Models: got.Models,
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
 	if got.Models.Default != "ollama/llama3.2" {
 		t.Errorf("the default model is %q, want the one of MODEL", got.Models.Default)
+	}
+}
+
+func TestWhatTheTriggerOfAgentsNeedsMayBeAbsent(t *testing.T) {
+	c, err := config.From(environment(map[string]string{config.InternalTokenKey: ""}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Orchestrator != "" || c.ContainerProvider != "" || c.LogWriter != "" || c.InternalToken || len(c.Callers) != 1 {
+		t.Errorf("there is something: %+v", c)
 	}
 }
 
