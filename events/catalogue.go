@@ -70,6 +70,9 @@ func All() []Kind {
 	return all
 }
 
+// Common gives the fields that every event has.
+func Common() []Field { return describe(reflect.TypeFor[base]()) }
+
 // familyOf finds the family of every type.
 var familyOf = sync.OnceValue(func() map[string]string {
 	found := map[string]string{}

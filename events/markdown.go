@@ -2,7 +2,6 @@ package events
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
 )
 
@@ -20,7 +19,7 @@ is told until the scope is closed; the closing event names it in started_event_i
 ## Base fields
 
 `)
-	writeFields(&b, describe(reflect.TypeFor[base]()))
+	writeFields(&b, Common())
 	fmt.Fprintf(&b, `
 ## Custom events
 

@@ -3,7 +3,6 @@ package events
 import (
 	"encoding/json"
 	"maps"
-	"reflect"
 	"slices"
 )
 
@@ -37,7 +36,7 @@ type base struct {
 }
 
 var baseNames = func() (names []string) {
-	for _, f := range describe(reflect.TypeFor[base]()) {
+	for _, f := range Common() {
 		names = append(names, f.Name)
 	}
 	return names

@@ -8,6 +8,7 @@ import (
 	"muster/shared/deploywire"
 	"muster/shared/guide"
 	"muster/shared/httpapi"
+	"muster/shared/openapi"
 )
 
 // Front names the function that API Gateway calls for the routes of a function: the function itself, unless it streams.
@@ -32,7 +33,10 @@ func Agents() agentwire.Needs {
 	return n
 }
 
+// SocketPath is where the WebSocket API is on one machine. On AWS it has a URL of its own.
+const SocketPath = agentwire.SocketPath
+
 // Routes holds every HTTP route of every wire. As data they need no wire behind them, and their Handle must not be called.
 func Routes() []httpapi.Route {
-	return slices.Concat((*ampwire.Wire)(nil).Routes(), (*deploywire.Wire)(nil).Routes(), (&agentwire.Wire{Needs: Agents()}).Routes(), guide.Routes(deploywire.Dialect))
+	return slices.Concat((*ampwire.Wire)(nil).Routes(), (*deploywire.Wire)(nil).Routes(), (&agentwire.Wire{Needs: Agents()}).Routes(), guide.Routes(deploywire.Dialect), openapi.Routes(deploywire.Dialect))
 }

@@ -12,6 +12,7 @@ import (
 
 	"muster/shared/agentwire"
 	"muster/shared/ampwire"
+	"muster/shared/channel"
 	"muster/shared/crew"
 	"muster/shared/deploywire"
 	"muster/shared/dispatch"
@@ -21,6 +22,7 @@ import (
 	"muster/shared/guard"
 	"muster/shared/guide"
 	"muster/shared/httpapi"
+	"muster/shared/openapi"
 	"muster/shared/queue"
 	"muster/shared/record"
 	"muster/shared/resend"
@@ -67,6 +69,8 @@ type Backends struct {
 	PublicURL string
 	// StreamURL is where the function that streams is reached, where it is not reached like all others.
 	StreamURL string
+	// Push sends to open connections; only a home or a function that does hands it in.
+	Push channel.Pusher
 	// Look is the longest time between two looks for new pages of a run that is watched; 0 is the default.
 	Look time.Duration
 	// Report takes what a sweep found, for metrics; it is logged unless set.
@@ -100,7 +104,7 @@ func New(b Backends) *App {
 		b: b, client: guard.New(b.Guard), Crews: crews, Tokens: &workspace.Tokens{Records: b.Records, Static: b.Callers},
 		Runs: &run.Service{
 			Store: b.Records, Crews: crews, Runs: b.Runs, Deliveries: b.Deliveries, Seal: b.Sealer.Seal, Unseal: b.Sealer.Open,
-			Standing: standing(b.Records), Traffic: b.Traffic, LeaseTime: b.Lease, Inbox: b.Inbox, Now: b.Now, Log: b.Log,
+			Standing: standing(b.Records), Watchers: channel.Watchers(b.Records), Traffic: b.Traffic, LeaseTime: b.Lease, Inbox: b.Inbox, Now: b.Now, Log: b.Log,
 		},
 	}
 	crews.Enlist = a.triggers().Enlist
@@ -122,7 +126,7 @@ func (a *App) HTTP() http.Handler {
 	}
 	agents := &agentwire.Wire{Runs: a.Runs, Crews: a.Crews, Triggers: a.triggers(), Tokens: a.Tokens, Needs: a.b.Agents, Now: a.b.Now}
 	return httpapi.API{
-		Routes: slices.Concat(amp.Routes(), deploy.Routes(), agents.Routes(), guide.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
+		Routes: slices.Concat(amp.Routes(), deploy.Routes(), agents.Routes(), guide.Routes(deploywire.Dialect), openapi.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
 	}.Handler()
 }
 
@@ -140,6 +144,17 @@ func (a *App) Stream() http.Handler {
 	deploy := &deploywire.Wire{Runs: a.Runs, Tokens: a.Tokens, Feed: a.feed, Now: a.b.Now}
 	routes := slices.DeleteFunc(deploy.Routes(), func(r httpapi.Route) bool { return r.Function != "stream" })
 	return httpapi.API{Routes: routes, Tokens: a.Tokens, Fallback: deploywire.Dialect, Log: a.b.Log}.Handler()
+}
+
+// Socket takes what happens on the connections of the WebSocket.
+func (a *App) Socket() *agentwire.Socket {
+	return &agentwire.Socket{
+		Hub: a.hub(), Runs: a.Runs, Crews: a.Crews, Threads: &thread.Threads{Store: a.b.Records, Runs: a.Runs, Now: a.b.Now}, Agents: a.triggers(),
+	}
+}
+
+func (a *App) hub() *channel.Hub {
+	return &channel.Hub{Store: a.b.Records, Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Push: a.b.Push, Dialect: agentwire.Channels, Now: a.b.Now, Log: a.b.Log}
 }
 
 // Runner is the queue.Handler of the runs queue.
@@ -170,8 +185,13 @@ func (a *App) Dispatcher(ctx context.Context, m queue.Received) queue.Answer {
 }
 
 func (a *App) newDispatcher() *dispatch.Dispatcher {
+	var channels dispatch.Channels
+	if a.b.Push != nil {
+		channels = a.hub()
+	}
 	return &dispatch.Dispatcher{
-		Runs: a.Runs, Crews: a.Crews, Store: a.b.Records, Client: a.client, Sealer: a.b.Sealer, Queue: a.b.Deliveries, Now: a.b.Now, Log: a.b.Log,
+		Channels: channels,
+		Runs:     a.Runs, Crews: a.Crews, Store: a.b.Records, Client: a.client, Sealer: a.b.Sealer, Queue: a.b.Deliveries, Now: a.b.Now, Log: a.b.Log,
 		Formats: map[run.Kind]dispatch.Format{
 			run.StepTarget: ampwire.Step, run.TaskTarget: ampwire.Task, run.CrewTarget: ampwire.Crew, run.StreamTarget: ampwire.Stream,
 			run.HumanTarget: ampwire.HumanInput(a.link),
@@ -220,8 +240,8 @@ func (a *App) resend() *resend.Service {
 func (a *App) Sweep(ctx context.Context) error {
 	s := sweep.Sweeper{
 		Store: a.b.Records, Runs: a.Runs, Parked: a.tell.get(a.newDispatcher).Parked, Health: a.tell.get(a.newDispatcher).Tend, Schedule: a.schedules().Wake,
-		Redrive: a.resend().Advance,
-		Report:  a.b.Report, Now: a.b.Now, Log: a.b.Log,
+		Redrive: a.resend().Advance, Connection: a.hub().Tend,
+		Report: a.b.Report, Now: a.b.Now, Log: a.b.Log,
 	}
 	return s.Sweep(ctx)
 }
