@@ -75,6 +75,10 @@ func more(t *testing.T, open opener) {
 		t.Parallel()
 		triesAgain(t, newHome(t, open, settings{every: 500 * time.Millisecond}))
 	})
+	t.Run("after its sunset the old header of the agents' trigger is refused", func(t *testing.T) {
+		t.Parallel()
+		afterTheSunset(t, newHome(t, open, settings{every: 500 * time.Millisecond}))
+	})
 	t.Run("a run of twenty steps goes through many short invocations and repeats nothing", func(t *testing.T) {
 		t.Parallel()
 		goesOnElsewhere(t, newHome(t, open, settings{
