@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -15,20 +14,26 @@ import (
 	"muster/shared/queue"
 )
 
-// afterPanic is how long a message rests whose handler panicked.
-const afterPanic = 30 * time.Second
+const (
+	// afterPanic is how long a message rests whose handler panicked.
+	afterPanic = 30 * time.Second
+	// patience is how long a message that is done waits for the others of its batch.
+	patience = time.Second
+)
 
 // Source is the queue that a batch came from, as far as the answers of a handler need it.
 type Source interface {
-	// Hide and Bury are those of queue.Queue.
+	// Hide, Bury and Delete are those of queue.Queue.
 	Hide(ctx context.Context, receipt string, d time.Duration) error
 	Bury(ctx context.Context, m queue.Received, reason string) error
+	Delete(ctx context.Context, receipt string) error
 }
 
 // Batch answers events of an SQS event source mapping with ReportBatchItemFailures. Every message of a batch is handled
 // at the same time as the others. One that is done is not reported, and Lambda deletes it; one to be retried is hidden
 // for as long as the handler wished and reported as failed; one to be dropped is buried in the dead-letter queue and then
-// counts as done.
+// counts as done. While a batch takes long, what is done of it is deleted at once: else it would count as in flight, and the
+// queue would take the groups of fast messages for slow ones because of the company they came in.
 func Batch(h queue.Handler, from Source) lambda.Handler { return batchHandler{h, from} }
 
 type batchHandler struct {
@@ -51,12 +56,7 @@ func (b batchHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error
 		}
 	}
 
-	failed := make([]bool, len(event.Records))
-	var all sync.WaitGroup
-	for i, m := range event.Records {
-		all.Go(func() { failed[i] = !b.settle(ctx, received(m)) })
-	}
-	all.Wait()
+	failed := b.settleAll(ctx, event.Records)
 
 	// Lambda takes a missing list for "all failed", so it is empty rather than absent. A message that came twice is named once.
 	answer := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
@@ -68,6 +68,42 @@ func (b batchHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error
 		}
 	}
 	return json.Marshal(answer)
+}
+
+// settleAll handles all messages at the same time, and says which of them failed.
+func (b batchHandler) settleAll(ctx context.Context, all []events.SQSMessage) (failed []bool) {
+	failed = make([]bool, len(all))
+	settled := make(chan int, len(all))
+	for i, m := range all {
+		go func() {
+			failed[i] = !b.settle(ctx, received(m))
+			settled <- i
+		}()
+	}
+	long := time.NewTimer(patience)
+	defer long.Stop()
+	var done []string
+	isLong := false
+	for left := len(all); left > 0; {
+		select {
+		case i := <-settled:
+			if left--; !failed[i] {
+				done = append(done, all[i].ReceiptHandle)
+			}
+		case <-long.C:
+			isLong = true
+		}
+		if !isLong || left == 0 {
+			continue
+		}
+		for _, receipt := range done {
+			if err := b.from.Delete(ctx, receipt); err != nil {
+				slog.WarnContext(ctx, "A message that is done could not be deleted before the others of its batch.", "error", err)
+			}
+		}
+		done = nil
+	}
+	return failed
 }
 
 // settle handles one message, does what the handler wishes, and says whether Lambda may delete it.

@@ -231,10 +231,18 @@ func TestHTTPRefusesWhatIsNoRequest(t *testing.T) {
 
 // source is a queue that notes what it is asked, and fails when told to.
 type source struct {
-	mu     sync.Mutex
-	hidden map[string]time.Duration
-	buried map[string]string
-	fail   error
+	mu      sync.Mutex
+	hidden  map[string]time.Duration
+	buried  map[string]string
+	deleted []string
+	fail    error
+}
+
+func (s *source) Delete(_ context.Context, receipt string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deleted = append(s.deleted, receipt)
+	return s.fail
 }
 
 func (s *source) Hide(_ context.Context, receipt string, d time.Duration) error {
@@ -377,6 +385,51 @@ func TestBatchHandlesItsMessagesAtTheSameTime(t *testing.T) {
 	if _, err := invoke.Batch(handler, &source{}).Invoke(t.Context(), messages(t, ids...)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What is done in the company of a message that takes long is not in flight any more.
+func TestBatchDeletesWhatIsDoneWhileAnotherMessageTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handler := func(ctx context.Context, m queue.Received) queue.Answer {
+			switch m.Body {
+			case "slow":
+				time.Sleep(30 * time.Second)
+			case "later":
+				time.Sleep(5 * time.Second)
+			case "retry":
+				return queue.RetryIn(time.Minute)
+			}
+			return queue.Done()
+		}
+		s := &source{hidden: map[string]time.Duration{}, fail: errors.New("the queue is away")}
+		answered := make(chan []byte, 1)
+		go func() {
+			out, err := invoke.Batch(handler, s).Invoke(t.Context(), messages(t, "fast", "slow", "retry", "later"))
+			if err != nil {
+				t.Error(err)
+			}
+			answered <- out
+		}()
+		for _, c := range []struct {
+			after time.Duration
+			want  []string
+		}{
+			{900 * time.Millisecond, nil},
+			{time.Second, []string{"receipt of fast"}},
+			{4 * time.Second, []string{"receipt of fast", "receipt of later"}},
+		} {
+			time.Sleep(c.after)
+			synctest.Wait()
+			s.mu.Lock()
+			if diff := cmp.Diff(c.want, s.deleted); diff != "" {
+				t.Errorf("after %s more (-want +got):\n%s", c.after, diff)
+			}
+			s.mu.Unlock()
+		}
+		if out := string(<-answered); out != `{"batchItemFailures":[{"itemIdentifier":"retry"}]}` {
+			t.Errorf("the answer is %s", out)
+		}
+	})
 }
 
 func TestBatchRefusesWhatIsNoBatch(t *testing.T) {
