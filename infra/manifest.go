@@ -19,10 +19,11 @@ type Function struct {
 	MemoryMB int
 	Timeout  time.Duration
 
-	// One of three things invokes it: routes that name it (Routes), the messages of the queue Eats, or the clock, Every so
-	// often.
-	Eats  *Batch
-	Every time.Duration
+	// One of four things invokes it: routes that name it (Routes), the messages of the queue Eats, the clock, Every so often,
+	// or, with Sockets, what happens on the connections of the WebSocket API.
+	Eats    *Batch
+	Every   time.Duration
+	Sockets bool
 
 	// Streams says that its answers are read while they are written. API Gateway cannot do that, so on AWS the function has
 	// a URL of its own, and Otherwise sends those there who ask at the usual place.
@@ -54,6 +55,8 @@ type May struct {
 	Redrive []string
 	// Unseal allows to read the sealing key.
 	Unseal bool
+	// Push allows to send to the connections of the WebSocket API, and to end them.
+	Push bool
 	// Think allows to read the API keys of models, Call to call the functions of `lambda` tools.
 	Think, Call bool
 }
@@ -107,14 +110,14 @@ var Functions = []Function{
 		MemoryMB: 256, Timeout: 2 * time.Minute,
 		// A receiver that hangs keeps an invocation for half a minute, and everybody else wants one meanwhile.
 		Eats: &Batch{Queue: Deliveries, Size: 10, Concurrency: 200},
-		May:  May{Keep: true, Send: []string{Deliveries}, Unseal: true},
+		May:  May{Keep: true, Send: []string{Deliveries}, Unseal: true, Push: true},
 	},
 	{
 		Name:     "sweeper",
 		Does:     "Finds what is due and knocks again.",
 		MemoryMB: 128, Timeout: 50 * time.Second,
 		Every: time.Minute,
-		May:   May{Keep: true, Send: []string{Runs, Deliveries}},
+		May:   May{Keep: true, Send: []string{Runs, Deliveries}, Push: true},
 	},
 	{
 		Name:     "stream",
@@ -122,6 +125,13 @@ var Functions = []Function{
 		MemoryMB: 128, Timeout: 62 * time.Second,
 		Streams: true, Reserved: 100,
 		May: May{Keep: true},
+	},
+	{
+		Name:     "socket",
+		Does:     "Hears the connections of the WebSocket API: who they are, and what they want to be told of.",
+		MemoryMB: 128, Timeout: 29 * time.Second,
+		Sockets: true,
+		May:     May{Keep: true, Send: []string{Deliveries}, Push: true},
 	},
 	{
 		Name:     "api",

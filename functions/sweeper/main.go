@@ -21,7 +21,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	backends, err := cloud.Open(context.Background(), settings)
+	backends, err := cloud.OpenForSockets(context.Background(), settings)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -157,6 +157,7 @@ type home struct {
 	app                     *app.App
 	model                   *scripted.Server
 	backend                 backend
+	sockets                 *host.Sockets
 
 	mu      sync.Mutex
 	scripts map[string]scripted.Script // by model
@@ -168,7 +169,7 @@ type home struct {
 // newHome starts Muster on a backend.
 func newHome(t *testing.T, open opener, s settings) *home {
 	t.Helper()
-	h := &home{scripts: map[string]scripted.Script{}, seen: map[string]bool{}}
+	h := &home{scripts: map[string]scripted.Script{}, seen: map[string]bool{}, sockets: &host.Sockets{}}
 	h.backend = open(t, h.now)
 	h.model = scripted.Start(func(r scripted.Request) scripted.Reply {
 		h.mu.Lock()
@@ -190,7 +191,7 @@ func newHome(t *testing.T, open opener, s settings) *home {
 			"openai": {BaseURL: h.model.URL, APIKey: modelKey},
 			"ollama": {BaseURL: nobodyListens + "/v1"},
 		}},
-		Guard: guard.Options{AllowLoopback: true}, Lease: s.lease, Margin: s.margin, PublicURL: publicURL, Agents: infra.Agents(), Now: h.now,
+		Guard: guard.Options{AllowLoopback: true}, Lease: s.lease, Margin: s.margin, PublicURL: publicURL, Agents: infra.Agents(), Push: h.sockets, Now: h.now,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	ws := id.New()
@@ -208,9 +209,10 @@ func newHome(t *testing.T, open opener, s settings) *home {
 		"runner":     invoke.Batch(h.app.Runner, h.backend.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, h.backend.queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(h.app.Sweep),
+		"socket":     invoke.Socket(h.app.Socket()),
 	}
 	machine := &host.Host{
-		Queues: h.backend.queues, Every: s.every, Timeouts: s.timeouts, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Queues: h.backend.queues, Sockets: h.sockets, Every: s.every, Timeouts: s.timeouts, Log: slog.New(slog.NewTextHandler(log, nil)),
 		Invoke: func(ctx context.Context, function string, event []byte) ([]byte, error) {
 			return handlers[function].Invoke(ctx, event)
 		},

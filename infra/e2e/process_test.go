@@ -36,6 +36,10 @@ func TestTheProcess(t *testing.T) {
 			diesAndGoesOn(t, local, end.signal)
 		})
 	}
+	t.Run("a client that is told of a run misses nothing although the process is killed", func(t *testing.T) {
+		t.Parallel()
+		diesUnderAClient(t, local)
+	})
 	t.Run("a restart finds runs, tokens and versions as they were", func(t *testing.T) {
 		t.Parallel()
 		startsAgain(t, local)

@@ -26,10 +26,10 @@ type behaviour struct {
 }
 
 // calm are the behaviours that need a good day: a client there sees no 5xx, and knows how often something happens.
-var calm = concat(whatItTells, models, people, limits, turns, badInput, deploymentWire, schedules, threads, receivers, endpoints, watching, triggers, triggersAnyDay, agents)
+var calm = concat(whatItTells, models, people, limits, turns, badInput, deploymentWire, schedules, threads, receivers, endpoints, watching, sockets, socketsAnyDay, triggers, triggersAnyDay, agents)
 
 // always are those that hold on a bad day too.
-var always = concat(whatItTells, models, people, limits, schedules, threads, receivers, watchingAnyDay, triggersAnyDay)
+var always = concat(whatItTells, models, people, limits, schedules, threads, receivers, watchingAnyDay, socketsAnyDay, triggersAnyDay)
 
 func concat(all ...[]behaviour) (joined []behaviour) {
 	for _, some := range all {

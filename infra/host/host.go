@@ -26,7 +26,9 @@ type Host struct {
 	Invoke func(ctx context.Context, function string, event []byte) ([]byte, error)
 	// Stream invokes a function whose answer streams. Its body is closed when nobody reads it any more.
 	Stream func(ctx context.Context, function string, event []byte) (*events.LambdaFunctionURLStreamingResponse, error)
-	Queues map[string]queue.Queue
+	// Sockets holds the connections of the WebSocket; nil is a machine without one.
+	Sockets *Sockets
+	Queues  map[string]queue.Queue
 	// Every replaces the manifest's pause between ticks; 0 leaves it.
 	Every time.Duration
 	// Timeouts replaces the manifest's timeouts of functions; nil leaves them.

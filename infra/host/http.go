@@ -44,6 +44,11 @@ func (h *Host) HTTP() http.Handler {
 		}
 		mux.Handle(r.Method+" "+r.Path, front(f, r.Method+" "+r.Path))
 	}
+	for _, f := range infra.Functions {
+		if f.Sockets && h.Sockets != nil {
+			first.Handle("GET "+infra.SocketPath, h.socket(f))
+		}
+	}
 	other := h.front(byName["api"], "$default")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, mux := range []*http.ServeMux{first, last} {

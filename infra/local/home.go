@@ -51,6 +51,8 @@ type home struct {
 	app  *app.App
 	db   *sqlite.DB
 	seal *workspace.Sealer
+	// sockets are the open WebSockets.
+	sockets *host.Sockets
 	// models is what the definitions' models will be by default, for the banner.
 	models string
 	say    *printer
@@ -78,7 +80,7 @@ func serve(ctx context.Context, o options) error {
 		return err
 	}
 	defer db.Close()
-	h := &home{options: o, db: db, say: &printer{out: os.Stdout}}
+	h := &home{options: o, db: db, sockets: &host.Sockets{}, say: &printer{out: os.Stdout}}
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 
 	queues := map[string]queue.Queue{}
@@ -105,11 +107,12 @@ func serve(ctx context.Context, o options) error {
 		"runner":     invoke.Batch(h.app.Runner, queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(h.app.Sweep),
+		"socket":     invoke.Socket(h.app.Socket()),
 	}
 	streams, stopStreams := context.WithCancel(context.Background())
 	defer stopStreams()
 	machine := &host.Host{
-		Queues: queues, Every: o.sweep, Timeouts: map[string]time.Duration{"stream": longestStream},
+		Queues: queues, Sockets: h.sockets, Every: o.sweep, Timeouts: map[string]time.Duration{"stream": longestStream},
 		Stream: func(ctx context.Context, _ string, event []byte) (*events.LambdaFunctionURLStreamingResponse, error) {
 			ctx, cancel := context.WithCancel(ctx)
 			forget := context.AfterFunc(streams, cancel)
@@ -186,7 +189,7 @@ func (h *home) open(ctx context.Context, queues map[string]queue.Queue) error {
 	}
 	h.app = app.New(app.Backends{
 		Records: h.db.Records(), Runs: queues[infra.Runs], Deliveries: queues[infra.Deliveries], Sealer: h.seal, Models: models, OpenAI: openai.New, Rules: &cel.Rules{},
-		Functions: callFunction, FunctionNames: functions, Inbox: inboxPause, Look: lookPause,
+		Functions: callFunction, FunctionNames: functions, Inbox: inboxPause, Look: lookPause, Push: h.sockets,
 		Guard: guard.Options{AllowLoopback: h.allowLoopback, Allow: inside}, Lease: h.lease, Traffic: traffic, PublicURL: h.url, Agents: h.agents,
 	})
 

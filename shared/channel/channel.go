@@ -33,24 +33,33 @@ import (
 
 // Pusher carries messages to connections.
 type Pusher interface {
-	// Push sends one message, or fails with ErrGone, or with another error when it may be tried again.
+	// Push sends one message. It fails with ErrGone or ErrSlow, or with another error when it may be tried again.
 	Push(ctx context.Context, connectionID string, message []byte) error
-	// Close ends a connection. One that is not there is no error.
-	Close(ctx context.Context, connectionID string) error
+	// Close ends a connection after a last message, if it still takes one. One that is not there is no error.
+	Close(ctx context.Context, connectionID string, last []byte) error
 }
 
-// ErrGone says that a connection is there no more.
-var ErrGone = errors.New("the connection is gone")
+// Why a connection cannot be told anything.
+var (
+	ErrGone = errors.New("the connection is gone")
+	ErrSlow = errors.New("the connection takes messages too slowly")
+)
 
 // Dialect is how a wire spells what connections are told.
 type Dialect struct {
-	// Spell makes the messages that a page has for a channel, in order. Those that are no part of the run's sequence it
-	// does not make.
-	Spell func(c Channel, r run.Run, p run.Page) ([]Message, error)
+	// Spell makes the messages that a page has for a channel, in the order of their numbers.
+	Spell func(c Channel, about About, p run.Page) ([]Message, error)
 	// Ping is told every now and then, so that nothing on the way forgets the connection.
 	Ping []byte
 	// Goodbye is the last thing that a connection is told.
 	Goodbye func(Reason) []byte
+}
+
+// About is what messages tell of a run beside its pages.
+type About struct {
+	Run        run.Run
+	Request    run.Request
+	Definition crew.Definition
 }
 
 // Message is one event for a connection; N is its number in its run.
@@ -113,9 +122,8 @@ type Channel struct {
 	WorkspaceID string `json:"workspace"`
 	// DeploymentID is set for all but the channel of the whole workspace.
 	DeploymentID string `json:"deployment,omitempty"`
-	// AgentID is set for the channel of an agent, and with Alone for that of the runs that the agent does alone.
+	// AgentID is set for the channel of an agent, which has the runs of its deployment; the dialect picks the agent's part.
 	AgentID string `json:"agent,omitempty"`
-	Alone   bool   `json:"alone,omitempty"`
 	Thread  string `json:"thread,omitempty"`
 	RunID   string `json:"run,omitempty"`
 }
@@ -125,8 +133,7 @@ func (c Channel) Has(r run.Run) bool {
 	return c.WorkspaceID == r.WorkspaceID &&
 		(c.DeploymentID == "" || c.DeploymentID == r.DeploymentID) &&
 		(c.Thread == "" || c.Thread == r.Thread) &&
-		(c.RunID == "" || c.RunID == r.ID) &&
-		(!c.Alone || r.Agent != "" && crew.AgentID(r.DeploymentID, r.Agent) == c.AgentID)
+		(c.RunID == "" || c.RunID == r.ID)
 }
 
 // Connection is one that has said who it is.

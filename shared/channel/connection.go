@@ -225,10 +225,7 @@ func (h *Hub) End(ctx context.Context, connectionID string, why Reason) error {
 
 // EndWith is End for one that is told something of its own.
 func (h *Hub) EndWith(ctx context.Context, connectionID string, last []byte) error {
-	if err := h.Push.Push(ctx, connectionID, last); err != nil && !errors.Is(err, ErrGone) {
-		h.log().Warn("a connection is ended without a word", "connection", connectionID, "error", err)
-	}
-	return errors.Join(h.Push.Close(ctx, connectionID), h.Close(ctx, connectionID))
+	return errors.Join(h.Push.Close(ctx, connectionID, last), h.Close(ctx, connectionID))
 }
 
 // Tend looks after a connection that is due, given its record's key: one that never said who it is, whose token was
@@ -263,10 +260,12 @@ func (h *Hub) Tend(ctx context.Context, k record.Key) error {
 		return h.End(ctx, c.ID, TooOld)
 	}
 	err = h.Push.Push(ctx, c.ID, h.Dialect.Ping)
-	if errors.Is(err, ErrGone) {
+	switch {
+	case errors.Is(err, ErrGone):
 		return h.Close(ctx, c.ID)
-	}
-	if err != nil {
+	case errors.Is(err, ErrSlow):
+		return h.End(ctx, c.ID, Slow)
+	case err != nil:
 		return fmt.Errorf("ping connection %s: %w", c.ID, err)
 	}
 	if err := h.put(ctx, &c); err != nil && !fault.Is(err, fault.Conflict) {

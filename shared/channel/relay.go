@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,7 +84,7 @@ func (h *Hub) putCursor(ctx context.Context, connectionID, runID string, at *cur
 // Relay tells all connections whose channels have the run what they do not know of it yet, up to page seq and what has come
 // since. again > 0 says that it must be called again after that time.
 func (h *Hub) Relay(ctx context.Context, runID string, seq int) (again time.Duration, err error) {
-	r, err := h.Runs.Get(ctx, runID)
+	r, request, err := h.Runs.Whole(ctx, runID)
 	if err != nil {
 		return 0, err
 	}
@@ -91,6 +92,15 @@ func (h *Hub) Relay(ctx context.Context, runID string, seq int) (again time.Dura
 	if err != nil {
 		return 0, err
 	}
+	all = slices.DeleteFunc(all, func(c Connection) bool { _, told := c.of(r); return !told })
+	if len(all) == 0 {
+		return 0, nil
+	}
+	definition, err := h.Crews.Definition(ctx, r.VersionID)
+	if err != nil {
+		return 0, err
+	}
+	about := About{r, request, definition}
 	var (
 		mu    sync.Mutex
 		errs  []error
@@ -100,14 +110,10 @@ func (h *Hub) Relay(ctx context.Context, runID string, seq int) (again time.Dura
 		valid = &callers{tokens: h.Tokens}
 	)
 	for _, c := range all {
-		ch, told := c.of(r)
-		if !told {
-			continue
-		}
 		slots <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			in, err := h.relay(ctx, c, ch, r, seq, pages, valid)
+			in, err := h.relay(ctx, c, about, seq, pages, valid)
 			mu.Lock()
 			defer mu.Unlock()
 			if in > 0 && (again == 0 || in < again) {
@@ -123,8 +129,8 @@ func (h *Hub) Relay(ctx context.Context, runID string, seq int) (again time.Dura
 }
 
 // relay tells one connection.
-func (h *Hub) relay(ctx context.Context, c Connection, ch Channel, r run.Run, seq int, pages *pages, valid *callers) (time.Duration, error) {
-	me := id.New()
+func (h *Hub) relay(ctx context.Context, c Connection, about About, seq int, pages *pages, valid *callers) (time.Duration, error) {
+	me, r := id.New(), about.Run
 	var at cursor
 	for {
 		var err error
@@ -159,11 +165,11 @@ func (h *Hub) relay(ctx context.Context, c Connection, ch Channel, r run.Run, se
 		return 0, h.letGo(ctx, c, r, &at, me, err)
 	}
 	for {
-		more, err := h.push(ctx, c, ch, r, &at, pages)
+		more, err := h.push(ctx, c, about, &at, pages)
 		switch {
 		case errors.Is(err, ErrGone):
 			return 0, h.Close(ctx, c.ID)
-		case err != nil && at.Failures >= mostFailures:
+		case errors.Is(err, ErrSlow), err != nil && at.Failures >= mostFailures:
 			h.log().Warn("a connection takes nothing", "connection", c.ID, "error", err)
 			return 0, h.End(ctx, c.ID, Slow)
 		case err != nil:
@@ -220,15 +226,16 @@ func (h *Hub) letGo(ctx context.Context, c Connection, r run.Run, at *cursor, me
 
 // push pushes what the next pages have for the connection, and moves the cursor in memory. more says that there may be
 // further pages.
-func (h *Hub) push(ctx context.Context, c Connection, ch Channel, r run.Run, at *cursor, pages *pages) (more bool, err error) {
+func (h *Hub) push(ctx context.Context, c Connection, about About, at *cursor, pages *pages) (more bool, err error) {
+	ch, _ := c.of(about.Run)
 	next, err := pages.from(ctx, at.Page)
 	if err != nil {
 		return false, err
 	}
 	for _, p := range next {
-		messages, err := h.Dialect.Spell(ch, r, p)
+		messages, err := h.Dialect.Spell(ch, about, p)
 		if err != nil {
-			return false, fmt.Errorf("spell page %d of run %s: %w", p.Seq, r.ID, err)
+			return false, fmt.Errorf("spell page %d of run %s: %w", p.Seq, about.Run.ID, err)
 		}
 		for _, m := range messages {
 			if m.N <= at.N {

@@ -29,6 +29,7 @@ import (
 	"muster/shared/engine/tool"
 	"muster/shared/guard"
 	"muster/shared/lambdatool"
+	"muster/shared/push"
 	"muster/shared/sqs"
 	"muster/shared/sweep"
 	"muster/shared/workspace"
@@ -52,6 +53,18 @@ func OpenForRunner(ctx context.Context, c config.Config) (app.Backends, error) {
 		return app.Backends{}, err
 	}
 	b.Functions, b.FunctionNames = lambdatool.New(lambda.NewFromConfig(sdk)), c.ToolFunctions
+	return b, nil
+}
+
+// OpenForSockets gives the backends of Open, and what sends to the connections of the WebSocket API.
+func OpenForSockets(ctx context.Context, c config.Config) (app.Backends, error) {
+	b, sdk, err := open(ctx, c)
+	if err != nil {
+		return app.Backends{}, err
+	}
+	if c.SocketURL != "" {
+		b.Push = push.New(sdk, c.SocketURL)
+	}
 	return b, nil
 }
 
@@ -99,8 +112,8 @@ func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error
 		Agents: agentwire.Needs{
 			Orchestrator: c.Orchestrator != "", ContainerProvider: c.ContainerProvider != "", LogWriter: c.LogWriter != "", InternalToken: c.InternalToken,
 		},
-		Lease:      c.Lease,
-		Report:     sweep.EMF(os.Stdout, time.Now), // what Lambda writes to the log, CloudWatch makes metrics of
+		Lease:  c.Lease,
+		Report: sweep.EMF(os.Stdout, time.Now), // what Lambda writes to the log, CloudWatch makes metrics of
 	}, sdk, nil
 }
 

@@ -39,6 +39,7 @@ const (
 	PublicURLKey           = "MUSTER_PUBLIC_URL"
 	LeaseKey               = "MUSTER_LEASE"
 	StreamURLKey           = "MUSTER_STREAM_URL"
+	SocketURLKey           = "MUSTER_SOCKET_URL"
 	OrchestratorKey        = "MUSTER_ORCHESTRATOR"
 	ContainerProviderKey   = "MUSTER_CONTAINER_PROVIDER"
 	LogWriterKey           = "MUSTER_LOG_WRITER"
@@ -87,6 +88,8 @@ type Config struct {
 	Orchestrator, ContainerProvider, LogWriter string
 	// InternalToken says that there is an internal token.
 	InternalToken bool
+	// SocketURL is where what is sent to the connections of the WebSocket API goes (MUSTER_SOCKET_URL; absent: nowhere).
+	SocketURL string
 	// Lease is how long a run's owner may be silent before it is taken over (MUSTER_LEASE, a duration such as 60s, from 1s to
 	// 10m; absent: 0, which is the default of package run). The run's message is hidden for as long, and renewed with it. The
 	// other period, from one sweep to the next, is the clock's: the manifest's Every.
@@ -137,6 +140,7 @@ func From(getenv func(string) string) (Config, error) {
 		Traffic:             r.traffic(),
 		PublicURL:           r.base(PublicURLKey),
 		StreamURL:           r.base(StreamURLKey),
+		SocketURL:           r.base(SocketURLKey),
 		Orchestrator:        getenv(OrchestratorKey),
 		ContainerProvider:   getenv(ContainerProviderKey),
 		LogWriter:           getenv(LogWriterKey),

@@ -1,6 +1,6 @@
 // Package invoke turns Muster's handlers into Lambda handlers: it reads the raw JSON of an event, calls the handler, and
 // writes the answer that Lambda wants to hear. HTTP takes requests of an API Gateway HTTP API, Stream those of a
-// function URL, Batch takes messages of a queue, Tick takes the clock of EventBridge.
+// function URL, Socket what happens on connections of a WebSocket API, Batch takes messages of a queue, Tick takes the clock of EventBridge.
 //
 // Both homes go through here. On AWS the values are given to lambda.Start; on one machine their Invoke is called with the
 // same JSON. A panic of a handler is logged and costs its own request or message, never the process and its neighbours.

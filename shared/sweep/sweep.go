@@ -1,5 +1,5 @@
 // Package sweep is the one loop over what is due: runs whose message was lost or whose owner died, ended runs whose
-// deliveries have no record, parked deliveries, the health of endpoints, schedules, lists where runs wait for a slot, and questions that have stood for too long, which package run answers. It
+// deliveries have no record, parked deliveries, open connections, the health of endpoints, schedules, lists where runs wait for a slot, and questions that have stood for too long, which package run answers. It
 // decides nothing. It sends first and moves `due` forward then, on condition that it is still what was read; so whatever
 // it finds is knocked for at least once, however often a sweeper dies.
 package sweep
@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"muster/shared/channel"
 	"muster/shared/record"
 	"muster/shared/resend"
 	"muster/shared/run"
@@ -28,6 +29,8 @@ type Sweeper struct {
 	Health func(ctx context.Context, k record.Key) error
 	// Redrive sees to the next portion of a redrive, given its record's key.
 	Redrive func(ctx context.Context, k record.Key) error
+	// Connection looks after an open connection, given its record's key.
+	Connection func(ctx context.Context, k record.Key) error
 	// Schedule fires a schedule, given its record's key, and moves its due.
 	Schedule func(ctx context.Context, k record.Key) error
 	// Report is told how many runs had each finding, after a sweep with any; they are logged unless it is set.
@@ -113,6 +116,8 @@ func (s *Sweeper) one(ctx context.Context, r record.Entry, found map[run.Finding
 		return s.Redrive(ctx, r.Key)
 	case strings.HasPrefix(r.Part, run.SlotsPart):
 		return s.Runs.WakeSlots(ctx, r.Part)
+	case channel.IsDue(r.Key):
+		return s.Connection(ctx, r.Key)
 	case strings.HasPrefix(r.Part, schedule.Partition):
 		return s.Schedule(ctx, r.Key)
 	}
