@@ -653,3 +653,33 @@ func TestSecretsAreNeitherKeptNorLogged(t *testing.T) {
 		}
 	}
 }
+
+// Receivers in trouble like to answer with what they were sent, in the spelling of their page or log.
+func TestSecretsAreNotKeptInOtherSpellings(t *testing.T) {
+	const key = `a/b+c "d" <e>&\f`
+	for name, answer := range map[string]string{
+		"plain":                  key,
+		"JSON":                   `{"key":"a/b+c \"d\" <e>&\\f"}`,
+		"JSON of Go":             `{"key":"a/b+c \"d\" \u003ce\u003e\u0026\\f"}`,
+		"JSON of PHP":            `{"key":"a\/b+c \"d\" <e>&\\f"}`,
+		"a form":                 "key=a%2Fb%2Bc+%22d%22+%3Ce%3E%26%5Cf",
+		"a URL":                  "?key=a%2Fb%2Bc%20%22d%22%20%3Ce%3E%26%5Cf",
+		"HTML":                   "<i>a/b+c &#34;d&#34; &lt;e&gt;&amp;\\f</i>",
+		"HTML with named quotes": "<i>a/b+c &quot;d&quot; &lt;e&gt;&amp;\\f</i>",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			r := guardtest.New(t, func(w http.ResponseWriter, q *http.Request) {
+				w.WriteHeader(500)
+				io.WriteString(w, answer)
+			})
+			target := s.target(run.CrewTarget, r.URL)
+			s.runs.request.Targets[0].Authorization = seal(s.runs.run.WorkspaceID, s.runs.run.ID, "target/"+target, "Bearer "+key)
+			seq := s.page(run.StepPage, 0)
+			wantDone(t, s.send(t, seq, target, ""))
+			if kept := s.delivery(t, seq, target, "0").Attempts[0].Response; !strings.Contains(kept, "[secret]") || strings.Contains(kept, "b") {
+				t.Errorf("kept %s", kept)
+			}
+		})
+	}
+}

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"html"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -94,8 +97,27 @@ func forms(secrets webhook.Secrets, extra map[string]string) (all []string) {
 	}
 	// A very short password would black out half of any text, and gives nothing away among it.
 	all = slices.DeleteFunc(all, func(s string) bool { return len(s) < 4 })
+	for _, plain := range all {
+		all = append(all, written(plain)...)
+	}
 	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
 	return all
+}
+
+// written gives the other spellings of a text that somebody may answer with: in JSON, also as PHP writes it, in a URL, and in HTML.
+func written(plain string) (spellings []string) {
+	quoted, _ := json.Marshal(plain) // which cannot fail
+	inJSON := string(quoted[1 : len(quoted)-1])
+	bare := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(inJSON)
+	for _, s := range []string{
+		inJSON, bare, strings.ReplaceAll(bare, "/", `\/`), url.QueryEscape(plain),
+		strings.ReplaceAll(url.QueryEscape(plain), "+", "%20"), html.EscapeString(plain), strings.ReplaceAll(html.EscapeString(plain), "&#34;", "&quot;"),
+	} {
+		if s != plain {
+			spellings = append(spellings, s)
+		}
+	}
+	return spellings
 }
 
 // post makes one attempt. An error is ours: nothing was sent.
