@@ -3,6 +3,9 @@ package infra_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"io/fs"
 	"os"
@@ -16,6 +19,7 @@ import (
 
 	"muster/infra"
 	"muster/shared/app"
+	"muster/shared/crew"
 	"muster/shared/id"
 	"muster/shared/invoke"
 	"muster/shared/queue"
@@ -34,6 +38,10 @@ const (
 	eventToken       = "mus_in_0000000000000000000000000000000000000000000"
 	eventGitHubToken = "mus_in_1111111111111111111111111111111111111111111"
 	gitHubSecret     = "It's a Secret to Everybody"
+	// An event of the agents' trigger names an agent, and is signed with its secret.
+	eventAgent     = "6c1d9a3e-2f40-5b7e-9c58-d1e2f3a4b5c6"
+	eventSignature = "d352164690bfdf8478f806b55972f57f1b442fd53d92b0ffa4eea02b8996e35b"
+	internalToken  = "mus_int_testevents"
 )
 
 // installation is an app with one deployed crew and one run that nobody has executed yet.
@@ -58,7 +66,10 @@ func install(t *testing.T) *installation {
 	}
 	a := app.New(app.Backends{
 		Records: db.Records(), Runs: in.queues[infra.Runs], Deliveries: in.queues[infra.Deliveries], Sealer: sealer, Rules: &cel.Rules{}, Agents: infra.Agents(),
-		Callers: map[string]workspace.Caller{workspace.Hash(testToken): {Kind: workspace.Workspace, WorkspaceID: testWorkspace}},
+		Callers: map[string]workspace.Caller{
+			workspace.Hash(testToken):     {Kind: workspace.Workspace, WorkspaceID: testWorkspace},
+			workspace.Hash(internalToken): {Kind: workspace.Internal, WorkspaceID: testWorkspace},
+		},
 	})
 	in.handlers = map[string]lambda.Handler{
 		"kickoff":    invoke.HTTP(a.HTTP()),
@@ -78,6 +89,7 @@ func install(t *testing.T) *installation {
 		eventGitHubToken, in.webhook(t, d.ID, `{"name": "pushes", "sender": "github", "secret": "`+gitHubSecret+`", "filter": "body.ref == 'refs/heads/main'",
 			"input": "{'company': body.repository.full_name, 'product_name': 'x', 'form_response': body.commits[0].message, 'icp_description': 'y', 'product_description': 'z'}"}`),
 	}
+	in.real = append(in.real, in.agent(t, d.ID)...)
 	out, err := in.handlers["kickoff"].Invoke(t.Context(), testEvent(t, "kickoff/base64.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -112,6 +124,25 @@ func (in *installation) webhook(t *testing.T, deploymentID, body string) string 
 		t.Fatalf("there is no webhook: %s, %v", out, err)
 	}
 	return made.Token
+}
+
+// agent gives what stands here for the agent of the events and for its signature.
+func (in *installation) agent(t *testing.T, deploymentID string) []string {
+	t.Helper()
+	agentID := crew.AgentID(deploymentID, "analyst")
+	asked := bytes.ReplaceAll(testEvent(t, "api/webhook-secret.json"), []byte(eventAgent), []byte(agentID))
+	out, err := in.handlers["api"].Invoke(t.Context(), asked)
+	var answer events.APIGatewayV2HTTPResponse
+	var shown struct{ Secret string }
+	decodeStrictly(t, out, &answer)
+	if json.Unmarshal([]byte(answer.Body), &shown); err != nil || shown.Secret == "" {
+		t.Fatalf("there is no secret: %s, %v", out, err)
+	}
+	var event events.APIGatewayV2HTTPRequest
+	decodeStrictly(t, testEvent(t, "trigger/agent.json"), &event)
+	mac := hmac.New(sha256.New, []byte(shown.Secret))
+	mac.Write([]byte(event.Body))
+	return []string{eventAgent, agentID, eventSignature, hex.EncodeToString(mac.Sum(nil))}
 }
 
 func testEvent(t *testing.T, path string) []byte {
@@ -164,6 +195,8 @@ var testEvents = []struct {
 	{"api/list-runs.json", "an empty list", status(200, `[]`)},
 	{"api/stop.json", "a run that was stopped", status(200, `"status":"stopped"`)},
 	{"api/resume.json", "a refusal in the shape of /resume: the run does not wait", status(400, `"message":"Execution is not in pending human input state"`)},
+	{"api/webhook-secret.json", "the secret of an agent, for who invokes the function", status(200, `{"secret":"mus_agent_`)},
+	{"api/bad-webhook-secret.json", "nothing: API Gateway has no such route", status(404, `"title":"Not Found"`)},
 	{"api/bad-token.json", "a refusal in the wire's own shape", status(401, `"detail":`)},
 	{"api/bad-event.json", "an error", nil},
 	{"stream/watch.json", "the beginning of a stream, and why it ends", streamed(200, "text/event-stream", `data: {"type":"timeout"`)},
@@ -175,6 +208,8 @@ var testEvents = []struct {
 	{"trigger/github-push.json", "a run", status(202, `"run_id":"run_`)},
 	{"trigger/bad-signature.json", "a refusal", status(401, `"message":"The header X-Hub-Signature-256 does not match."`)},
 	{"trigger/bad-token.json", "a refusal in the wire's own shape", status(404, `{"error":{"code":"not_found","message":"There is no webhook with this URL."}}`)},
+	{"trigger/agent.json", "a run of one agent", status(202, `{"status":"accepted","run_id":"run_`)},
+	{"trigger/bad-agent-signature.json", "a refusal in plain text", status(401, "unauthorized")},
 	{"trigger/schedule.json", "a run", direct},
 	{"trigger/event.json", "a run", direct},
 	{"trigger/bad-event.json", "an error", nil},
