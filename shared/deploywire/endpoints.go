@@ -158,7 +158,7 @@ func (w *Wire) changeEndpoint(ctx context.Context, o httpapi.Object, e *webhook.
 	}
 	if e.Name == "" {
 		u, _ := url.Parse(e.URL) // which has been checked
-		e.Name = u.Hostname()
+		e.Name = webhook.NameOf(u.Hostname())
 	}
 	return e.Check()
 }

@@ -56,8 +56,14 @@ func (e Endpoint) Check() error {
 	return nil
 }
 
+// NameOf gives an endpoint that has no name that of its host, as much of it as a name may be long.
+func NameOf(host string) string {
+	name := []rune(host)
+	return string(name[:min(len(name), maxEndpointName)])
+}
+
 func readable(s string, most int) bool {
-	return s != "" && utf8.ValidString(s) && utf8.RuneCountInString(s) <= most && !strings.ContainsFunc(s, unicode.IsControl)
+	return strings.TrimSpace(s) != "" && utf8.ValidString(s) && utf8.RuneCountInString(s) <= most && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // framing are the headers that say how a POST is put on the wire, or would make somebody on the way send it twice.
@@ -76,11 +82,13 @@ func CheckHeader(name, value string) (canonical string, err error) {
 		return "", fault.New(fault.Invalid, "%.120q is no name of a header.", name)
 	}
 	canonical = textproto.CanonicalMIMEHeaderKey(name)
-	if slices.Contains(framing, canonical) {
-		return "", fault.New(fault.Invalid, "The header %s is set by Muster and cannot be given.", canonical)
+	// To many a receiver, CGI and WSGI among them, "_" and "-" are the same.
+	same := textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(name, "_", "-"))
+	if slices.Contains(framing, same) {
+		return "", fault.New(fault.Invalid, "The header %s is set by Muster and cannot be given.", same)
 	}
 	for _, prefix := range ours {
-		if strings.HasPrefix(canonical, prefix) {
+		if strings.HasPrefix(same, prefix) {
 			return "", fault.New(fault.Invalid, "Headers that begin with %s are set by Muster and cannot be given.", prefix)
 		}
 	}

@@ -28,8 +28,10 @@ type Health struct {
 	Since    time.Time `json:"since,omitzero"`
 	Tries    int       `json:"tries,omitempty"`
 	Failures int       `json:"failures,omitempty"`
-	// FailingSince is when the first failure happened after which nothing was taken any more.
+	// FailingSince is when the first failure happened after which nothing was taken any more, and no day was quiet; FailedAt
+	// is the newest.
 	FailingSince time.Time `json:"failing_since,omitzero"`
+	FailedAt     time.Time `json:"failed_at,omitzero"`
 	// Opened counts how often the breaker opened without anything being taken in between.
 	Opened int `json:"opened,omitempty"`
 	// Probe is the delivery that may try while the state is probing, as Shown; "" for the next one that comes.
@@ -73,8 +75,10 @@ const (
 	enoughSeen = 10
 	// badShare of ten attempts must have failed for the breaker to open.
 	badShare = 7
-	// giveUp is how long a receiver may do nothing but fail.
-	giveUp = 5 * 24 * time.Hour
+	// giveUp is how long a receiver may do nothing but fail. When nobody asked it anything for a quietDay the time begins
+	// anew: one that is told something once a week has not failed for days after its second failure.
+	giveUp   = 5 * 24 * time.Hour
+	quietDay = 36 * time.Hour
 	// firstPause is before the first probe; each further one waits twice as long, up to longestPause.
 	firstPause   = time.Minute
 	longestPause = 15 * time.Minute
@@ -118,9 +122,12 @@ func (h *Health) Note(o Outcome, now time.Time) (disable DisabledBy) {
 	}
 	switch {
 	case o.Taken > 0:
-		h.FailingSince = time.Time{}
-	case o.Failed > 0 && h.FailingSince.IsZero():
-		h.FailingSince = now
+		h.FailingSince, h.FailedAt = time.Time{}, time.Time{}
+	case o.Failed > 0:
+		if h.FailingSince.IsZero() || now.Sub(h.FailedAt) > quietDay {
+			h.FailingSince = now
+		}
+		h.FailedAt = now
 	}
 	if now.Sub(h.Since) >= window {
 		h.Since, h.Tries, h.Failures = time.Time{}, 0, 0

@@ -79,9 +79,11 @@ func TestWhoIsDisabled(t *testing.T) {
 		take int // which of them is taken
 		want webhook.DisabledBy
 	}{
-		{"failures for less than five days", []time.Duration{0, day, 5*day - time.Second}, -1, ""},
-		{"failures for five days", []time.Duration{0, day, 5 * day}, -1, webhook.ByFailing},
-		{"one success in between", []time.Duration{0, day, 5 * day, 6 * day}, 1, ""},
+		{"failures for less than five days", []time.Duration{0, day, 2 * day, 3 * day, 4 * day, 5*day - time.Second}, -1, ""},
+		{"failures for five days", []time.Duration{0, day, 2 * day, 3 * day, 4 * day, 5 * day}, -1, webhook.ByFailing},
+		{"one success in between", []time.Duration{0, day, 2 * day, 3 * day, 4 * day, 5 * day, 6 * day}, 2, ""},
+		{"a failure a week", []time.Duration{0, 7 * day, 14 * day, 21 * day}, -1, ""},
+		{"two bad days a week", []time.Duration{0, day, 7 * day, 8 * day}, -1, ""},
 	} {
 		var h webhook.Health
 		var got webhook.DisabledBy
