@@ -201,7 +201,21 @@ func (w *Wire) delivery(r *http.Request, c workspace.Caller) (webhook.Delivery, 
 	if fault.Is(err, fault.NotFound) || err == nil && !slices.Contains(page.Targets, at.Target) {
 		return webhook.Delivery{}, unknown
 	}
-	return webhook.New(at.RunID, at.Seq, at.Target, at.Part, "", page.At), err
+	if err != nil {
+		return webhook.Delivery{}, err
+	}
+	siblings, err := w.Deliveries.OfPage(ctx, at.RunID, at.Seq, at.Target)
+	if err != nil {
+		return webhook.Delivery{}, err
+	}
+	// Any record tells how many parts there are, and that of the whole that it was cut in two.
+	index, halves, _ := webhook.SplitPart(at.Part)
+	beyond := func(d webhook.Delivery) bool { return index >= d.Parts }
+	whole := func(d webhook.Delivery) bool { return d.Halved && d.Part == at.Part[:len(at.Part)-1] }
+	if slices.ContainsFunc(siblings, beyond) || halves != "" && !slices.ContainsFunc(siblings, whole) {
+		return webhook.Delivery{}, unknown
+	}
+	return webhook.New(at.RunID, at.Seq, at.Target, at.Part, "", page.At), nil
 }
 
 // seesDelivery tells whether a delivery is the caller's to see: what belongs to no run belongs to a deployment.

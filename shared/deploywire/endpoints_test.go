@@ -377,6 +377,17 @@ func TestADeliveryIsThereBeforeItsRecord(t *testing.T) {
 	if got["status"] != "pending" || len(got["attempts"].([]any)) != 0 {
 		t.Errorf("got %v", got)
 	}
+	// Its first attempt is on its way; what was asked for before that is not written down.
+	b.check("asked for", b.want(202, token, "POST", "/v1/deliveries/"+d.Shown()+"/redeliver", "")["status"], "pending")
+	if made, err := (webhook.Deliveries{Store: b.runs.Store}).OfRun(t.Context(), runID); err != nil || len(made) != 0 {
+		t.Errorf("there are %d records, %v", len(made), err)
+	}
+	b.delivery(runID, end.Seq, hook.ID, "run.failed", webhook.Succeeded)
+	for _, part := range []string{"1", "99", "0a", "7bab"} {
+		unknown := webhook.New(runID, end.Seq, hook.ID, part, "run.failed", end.At).Shown()
+		b.refuse(404, "not_found", fmt.Sprintf("There is no delivery %q.", unknown), token, "GET", "/v1/deliveries/"+unknown, "")
+		b.refuse(404, "not_found", fmt.Sprintf("There is no delivery %q.", unknown), token, "POST", "/v1/deliveries/"+unknown+"/redeliver", "")
+	}
 }
 
 func TestTargetsGivenAtKickoff(t *testing.T) {

@@ -41,8 +41,11 @@ const lost = 2 * time.Minute
 const races = 10
 
 // Redeliver asks for an attempt of a delivery at once, and gives the delivery as it is then. One that is being attempted
-// just now is left alone.
+// just now is left alone, and so is one without a record, whose first attempt is on its way.
 func (s *Service) Redeliver(ctx context.Context, d webhook.Delivery) (webhook.Delivery, error) {
+	if !d.Recorded() {
+		return d, nil
+	}
 	d, asked, err := s.ask(ctx, d, s.now(), func(webhook.Delivery) bool { return true })
 	if err != nil || !asked {
 		return d, err

@@ -155,6 +155,9 @@ func ParseDeliveryID(shown string) (p Place, ok bool) {
 	return p, d.Shown() == shown
 }
 
+// Recorded says that the delivery was read from its record, or written.
+func (d Delivery) Recorded() bool { return d.rev > 0 }
+
 // Over says that nothing more will be done unless somebody asks for it.
 func (d Delivery) Over() bool { return d.Status != Pending && d.Status != Failed }
 
