@@ -256,3 +256,29 @@ func TestWhatARunUsedIsCountedByModel(t *testing.T) {
 		t.Errorf("with a call that nobody knows the price of: %+v", spent)
 	}
 }
+
+func TestARunOfOneAgentThatIsOverItsTimeHasFailed(t *testing.T) {
+	for limit, want := range map[int]string{600: "timed out after 10 minutes", 60: "timed out after 1 minute", 90: "timed out after 90 seconds"} {
+		s := newStage(t)
+		q := s.request()
+		q.Agent, q.Limits.MaxDurationSeconds, q.Inputs = "a", limit, nil
+		s.LeaseTime = time.Hour
+		r := s.start(q)
+		s.clock = s.clock.Add(time.Hour) // nobody comes for it: that does not count
+		o := s.claim(r.ID)
+		s.clock = s.clock.Add(time.Duration(limit) * time.Second)
+		_, err := s.work(o, 0)
+		var reached *run.Reached
+		if !errors.As(err, &reached) {
+			t.Fatalf("the work ends with %v", err)
+		}
+		if err := o.Exceed(reached); err != nil {
+			t.Fatal(err)
+		}
+		end, err := s.Newest(t.Context(), r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.want("outcome", *end.Outcome, run.Outcome{State: run.Failed, Error: want})
+	}
+}
