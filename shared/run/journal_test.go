@@ -12,16 +12,13 @@ import (
 	"muster/shared/dynamo"
 	"muster/shared/emulator"
 	"muster/shared/record"
-	"muster/shared/sqlite/sqlitetest"
 )
 
 // TestNoInterleavingBreaksTheJournal plays owners, zombies, take-overs, a stop, an answer and the sweeper against each
 // other, with writes that fail before and after they persist and processes that die at any call.
 func TestNoInterleavingBreaksTheJournal(t *testing.T) {
-	db := sqlitetest.Temp(t)
 	e := newElsewhere(t)
-	db.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	interleavings(t, db.Records(), e)
+	interleavings(t, func() record.Store { return e.memory() }, e)
 }
 
 // TestNoInterleavingBreaksTheJournalOnDynamoDB plays the same on the other backend.
@@ -36,14 +33,14 @@ func TestNoInterleavingBreaksTheJournalOnDynamoDB(t *testing.T) {
 	e := newElsewhere(t)
 	store := dynamo.New(client, "journal")
 	store.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
-	interleavings(t, store, e)
+	interleavings(t, func() record.Store { return store }, e)
 }
 
 // interleavings plays schedules as rapid draws them. -rapid.checks plays more, -rapid.failfile a failure again.
-func interleavings(t *testing.T, store record.Store, e *elsewhere) {
+func interleavings(t *testing.T, store func() record.Store, e *elsewhere) {
 	var zombies int
 	rapid.Check(t, func(rt *rapid.T) {
-		w := play(t, store, e, schedules.Draw(rt, "schedule"))
+		w := play(t, store(), e, schedules.Draw(rt, "schedule"))
 		zombies += w.zombies
 		if len(w.problems) > 0 {
 			rt.Fatalf("%s\nwhat happened:\n%s", strings.Join(w.problems, "\n"), strings.Join(w.log, "\n"))

@@ -17,7 +17,7 @@ import (
 	"muster/shared/queue"
 	"muster/shared/record"
 	"muster/shared/run"
-	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/storetest"
 )
 
 // stage is a service on a real store with a clock that only moves when told to.
@@ -31,10 +31,8 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	s := &stage{t: t, clock: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}
-	db := sqlitetest.Temp(t)
-	db.Now = func() time.Time { return s.clock }
 	s.Service = &run.Service{
-		Store: db.Records(), Runs: s, Deliveries: s, Now: func() time.Time { return s.clock },
+		Store: &storetest.Memory{Now: func() time.Time { return s.clock }}, Runs: s, Deliveries: s, Now: func() time.Time { return s.clock },
 		Seal: func(_ context.Context, ws, rec, field, plain string) (string, error) { return "sealed:" + field, nil },
 	}
 	return s

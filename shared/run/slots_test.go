@@ -18,7 +18,6 @@ import (
 	"muster/shared/fault"
 	"muster/shared/record"
 	"muster/shared/run"
-	"muster/shared/sqlite/sqlitetest"
 	"muster/shared/storetest"
 )
 
@@ -325,11 +324,9 @@ func TestKickoffsOfAMinute(t *testing.T) {
 // TestNoInterleavingLeaksASlot plays kickoffs, runners, zombies, answers, stops and the sweeper against each other where
 // few runs may be under way, with the faults of the world.
 func TestNoInterleavingLeaksASlot(t *testing.T) {
-	db := sqlitetest.Temp(t)
 	e := newElsewhere(t)
-	db.Now = func() time.Time { return time.Unix(0, e.now.Load()) }
 	for seed := range 40 {
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { playSlots(t, db.Records(), e, uint64(seed)) }) {
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { playSlots(t, e.memory(), e, uint64(seed)) }) {
 			return
 		}
 	}

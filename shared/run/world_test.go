@@ -27,6 +27,7 @@ import (
 	"muster/shared/record"
 	"muster/shared/run"
 	"muster/shared/run/runtest"
+	"muster/shared/storetest"
 )
 
 // world runs owners, zombies, /stop, /resume, a sweeper and a queue against one real store, one call at a time, as a
@@ -193,6 +194,11 @@ func (e *elsewhere) do(f func()) {
 	e.now.Store(time.Now().UnixNano())
 	e.call <- f
 	<-e.done
+}
+
+// memory gives a store with the bubble's time.
+func (e *elsewhere) memory() *storetest.Memory {
+	return &storetest.Memory{Now: func() time.Time { return time.Unix(0, e.now.Load()) }}
 }
 
 func (w *world) actor(name string) *actor {
