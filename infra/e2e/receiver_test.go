@@ -61,6 +61,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if err != nil {
 		return
 	}
+	r.home.contract.receives(q.Header, body)
 	p := post{path: q.URL.Path, header: q.Header, body: body, at: r.home.now(), nth: 1}
 	if p.path == "/events" {
 		var envelope struct {

@@ -21,7 +21,7 @@ import (
 //
 //	$doc:  describes it
 //	$with: names schemas whose fields it has too
-//	$open: true allows other fields
+//	$open: true allows other fields, which are ignored, and "kept" those that are not
 //	$any:  is a list of schemas of which one fits, instead of fields
 //	$raw:  is plain JSON Schema, instead of fields
 //	$example: is one
@@ -244,8 +244,11 @@ func (n notation) composed(o object) object {
 		}
 	}
 	s = append(s, field{"type", "object"}).with("properties", properties).with("required", required)
-	if o.get("$open") == nil {
+	switch o.get("$open") {
+	case nil:
 		s = append(s, field{"additionalProperties", false})
+	case "kept":
+		s = append(s, field{"additionalProperties", true})
 	}
 	return s.with("examples", examples(o))
 }
