@@ -227,10 +227,12 @@ func TestAPollIsAnsweredWhenThereIsSomething(t *testing.T) {
 			t.Errorf("the longest wait is %s", took)
 		}
 		root := s.owner.Root()
-		time.AfterFunc(3*time.Second, func() { s.tell(t, root, "a") })
+		told := make(chan struct{}) // a branch belongs to one goroutine at a time
+		time.AfterFunc(3*time.Second, func() { s.tell(t, root, "a"); close(told) })
 		if page, took := poll("wait=20"); len(page.Events) != 1 || took > 4*time.Second {
 			t.Errorf("something after %s: %+v", took, page)
 		}
+		<-told
 		for range 3 * mostMessages {
 			s.tell(t, root, id.New())
 		}
