@@ -21,7 +21,7 @@ import (
 	"muster/shared/queue"
 	"muster/shared/record"
 	"muster/shared/run"
-	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/storetest"
 	"muster/shared/webhook"
 )
 
@@ -42,7 +42,7 @@ type stage struct {
 	now time.Time
 }
 
-func newStage(t testing.TB) *stage { return newStageOn(t, sqlitetest.Temp(t).Records()) }
+func newStage(t testing.TB) *stage { return newStageOn(t, &storetest.Memory{}) }
 
 func newStageOn(t testing.TB, records record.Store) *stage {
 	s := &stage{

@@ -9,7 +9,7 @@ import (
 	"muster/shared/crew"
 	"muster/shared/queue"
 	"muster/shared/run"
-	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/storetest"
 )
 
 // nowhere takes messages.
@@ -20,7 +20,7 @@ func (nowhere) Send(context.Context, ...queue.Message) error { return nil }
 // owner gives the owner of a new run.
 func owner(t *testing.T) *run.Owner {
 	t.Helper()
-	s := &run.Service{Store: sqlitetest.Temp(t).Records(), Runs: nowhere{}, Deliveries: nowhere{}}
+	s := &run.Service{Store: &storetest.Memory{}, Runs: nowhere{}, Deliveries: nowhere{}}
 	r, err := s.Start(t.Context(), run.StartRequest{Deployment: crew.Deployment{Environments: map[string]crew.Pointer{"production": {VersionID: "v"}}}})
 	if err != nil {
 		t.Fatal(err)

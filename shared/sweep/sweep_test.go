@@ -15,7 +15,7 @@ import (
 	"muster/shared/record"
 	"muster/shared/run"
 	"muster/shared/schedule"
-	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/storetest"
 	"muster/shared/sweep"
 )
 
@@ -39,7 +39,7 @@ func TestSweep(t *testing.T) {
 	now := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
 	sent := knocks{of: map[string]int{}}
-	runs := &run.Service{Store: sqlitetest.Temp(t).Records(), Runs: &sent, Deliveries: &sent, Now: clock}
+	runs := &run.Service{Store: &storetest.Memory{}, Runs: &sent, Deliveries: &sent, Now: clock}
 	start := func() string {
 		r, err := runs.Start(t.Context(), run.StartRequest{Deployment: crew.Deployment{
 			ID: "d", WorkspaceID: "w", Environments: map[string]crew.Pointer{"production": {VersionID: "v"}},

@@ -11,7 +11,7 @@ import (
 	"muster/shared/fault"
 	"muster/shared/id"
 	"muster/shared/record"
-	"muster/shared/sqlite/sqlitetest"
+	"muster/shared/storetest"
 	"muster/shared/webhook"
 )
 
@@ -38,7 +38,7 @@ func TestADeliverysIDIsAFunctionOfItsPlace(t *testing.T) {
 }
 
 func TestDeliveriesAreKept(t *testing.T) {
-	ctx, db := t.Context(), sqlitetest.Temp(t).Records()
+	ctx, db := t.Context(), &storetest.Memory{}
 	s := webhook.Deliveries{Store: db}
 	runID := id.New()
 	now := time.Now().UTC().Truncate(time.Millisecond)

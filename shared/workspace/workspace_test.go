@@ -13,7 +13,6 @@ import (
 
 	"muster/shared/fault"
 	"muster/shared/record"
-	"muster/shared/sqlite/sqlitetest"
 	"muster/shared/storetest"
 	"muster/shared/workspace"
 )
@@ -27,7 +26,7 @@ var callers = []workspace.Caller{
 }
 
 func TestTokensStandForTheirCallerUntilRevoked(t *testing.T) {
-	tokens := &workspace.Tokens{Records: sqlitetest.Temp(t).Records()}
+	tokens := &workspace.Tokens{Records: &storetest.Memory{}}
 	minted := map[string]workspace.Caller{}
 	for _, c := range callers {
 		token, err := tokens.Mint(t.Context(), c)
@@ -63,7 +62,7 @@ func TestTokensStandForTheirCallerUntilRevoked(t *testing.T) {
 func TestTokensOfDeployTimeAreKnownByTheirHash(t *testing.T) {
 	want := callers[0]
 	tokens := &workspace.Tokens{
-		Records: sqlitetest.Temp(t).Records(),
+		Records: &storetest.Memory{},
 		Static:  map[string]workspace.Caller{workspace.Hash("given at deploy time"): want},
 	}
 	got, err := tokens.Authenticate(t.Context(), "given at deploy time")
@@ -78,7 +77,7 @@ func TestTokensOfDeployTimeAreKnownByTheirHash(t *testing.T) {
 }
 
 func TestNobodyGetsNoToken(t *testing.T) {
-	tokens := &workspace.Tokens{Records: sqlitetest.Temp(t).Records()}
+	tokens := &workspace.Tokens{Records: &storetest.Memory{}}
 	for _, c := range []workspace.Caller{
 		{},
 		{Kind: workspace.Workspace},
@@ -110,7 +109,7 @@ func TestAStoreThatIsDownIsNotAWrongToken(t *testing.T) {
 }
 
 func TestTheStoreHoldsNoToken(t *testing.T) {
-	kept := &keeping{Store: sqlitetest.Temp(t).Records()}
+	kept := &keeping{Store: &storetest.Memory{}}
 	token, err := (&workspace.Tokens{Records: kept}).Mint(t.Context(), callers[0])
 	if err != nil {
 		t.Fatal(err)
