@@ -158,6 +158,7 @@ type home struct {
 	model                   *scripted.Server
 	backend                 backend
 	sockets                 *host.Sockets
+	contract                *held
 
 	mu      sync.Mutex
 	scripts map[string]scripted.Script // by model
@@ -220,7 +221,8 @@ func newHome(t *testing.T, open opener, s settings) *home {
 			return invoke.Stream(h.app.Stream()).Answer(ctx, event)
 		},
 	}
-	front := httptest.NewServer(machine.HTTP())
+	h.contract = &held{contract: theContract(), t: t}
+	front := httptest.NewServer(h.contract.hold(machine.HTTP()))
 	h.url = front.URL
 	working, stop := context.WithCancel(context.Background())
 	worked := make(chan struct{})

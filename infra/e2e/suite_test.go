@@ -2,7 +2,9 @@ package e2e_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,7 +18,18 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "32"); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	whole := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == ""
+	if line, missing := theContract().summary(); code == 0 && (whole || testing.Verbose()) {
+		fmt.Println(line)
+		if len(missing) > 0 {
+			fmt.Println("never seen:", strings.Join(missing, ", "))
+		}
+		if whole && len(missing) > 0 {
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 // behaviour is something that Muster does in every home.
@@ -26,10 +39,10 @@ type behaviour struct {
 }
 
 // calm are the behaviours that need a good day: a client there sees no 5xx, and knows how often something happens.
-var calm = concat(whatItTells, models, people, limits, turns, badInput, deploymentWire, schedules, threads, receivers, endpoints, watching, sockets, socketsAnyDay, triggers, triggersAnyDay, agents)
+var calm = concat(whatItTells, models, people, limits, turns, badInput, deploymentWire, schedules, threads, receivers, endpoints, watching, triggers, triggersAnyDay, agents)
 
 // always are those that hold on a bad day too.
-var always = concat(whatItTells, models, people, limits, schedules, threads, receivers, watchingAnyDay, socketsAnyDay, triggersAnyDay)
+var always = concat(whatItTells, models, people, limits, schedules, threads, receivers, watchingAnyDay, triggersAnyDay)
 
 func concat(all ...[]behaviour) (joined []behaviour) {
 	for _, some := range all {
