@@ -23,6 +23,7 @@ var enabled = os.Getenv("MUSTER_GUIDES") != ""
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
+	muster.close()
 	for _, w := range []*workshop{&node, &python} {
 		_ = os.RemoveAll(w.dir) // "" when nothing was made
 	}

@@ -74,6 +74,7 @@ func showAll(w http.ResponseWriter, r *http.Request, _ workspace.Caller) error {
 	for _, g := range All() {
 		fmt.Fprintf(&list, "- [%s](%s)\n", g.Title, g.Path())
 	}
+	list.WriteString("\nEvery request there is, with its answers: [a page](/openapi), and the same as [OpenAPI](/openapi.json).\n")
 	return show(w, r, Guide{Title: "Guides", Markdown: []byte(list.String())})
 }
 
