@@ -29,6 +29,36 @@ var socketsAnyDay = []behaviour{
 	{"two connections are told everything once, although one is cut off again and again", tellsTwo},
 }
 
+// TestSockets has homes of its own, where nobody moves the clock: a connection ends when it is old or silent.
+func TestSockets(t *testing.T) {
+	t.Parallel()
+	for _, where := range []struct {
+		name string
+		open opener
+		all  []behaviour
+		s    settings
+	}{
+		{"the embedded home", onSQLite, concat(sockets, socketsAnyDay), settings{}},
+		{"the embedded home on a bad day", behind(onSQLite, 3), socketsAnyDay, settings{lease: shortLease}},
+		{"the AWS home", onAWS, concat(sockets, socketsAnyDay), settings{}},
+		{"the AWS home on a bad day", behind(onAWS, 4), socketsAnyDay, settings{lease: shortLease}},
+	} {
+		t.Run(where.name, func(t *testing.T) {
+			t.Parallel()
+			where.s.every = 500 * time.Millisecond
+			h := newHome(t, where.open, where.s)
+			t.Run("it", func(t *testing.T) {
+				for _, b := range where.all {
+					t.Run(b.name, func(t *testing.T) {
+						t.Parallel()
+						b.do(t, h)
+					})
+				}
+			})
+		})
+	}
+}
+
 // client is one end of a WebSocket.
 type client struct {
 	t    *testing.T

@@ -39,7 +39,7 @@ type behaviour struct {
 }
 
 // calm are the behaviours that need a good day: a client there sees no 5xx, and knows how often something happens.
-var calm = concat(whatItTells, models, people, limits, turns, badInput, deploymentWire, schedules, threads, receivers, endpoints, watching, triggers, triggersAnyDay, agents)
+var calm = concat(whatItTells, models, people, limits, turns, badInput, deploymentWire, schedules, threads, receivers, endpoints, watching, triggers, triggersAnyDay, agents, served)
 
 // always are those that hold on a bad day too.
 var always = concat(whatItTells, models, people, limits, schedules, threads, receivers, watchingAnyDay, triggersAnyDay)
