@@ -78,6 +78,7 @@ func install(t *testing.T) *installation {
 		"runner":     invoke.Batch(a.Runner, in.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(a.Dispatcher, in.queues[infra.Deliveries]),
 		"sweeper":    invoke.Tick(a.Sweep),
+		"socket":     invoke.Socket(a.Socket()),
 		"stream":     lambda.NewHandler(invoke.Stream(a.Stream()).Answer),
 	}
 	d, _, _, err := a.Crews.Create(t.Context(), testWorkspace, "lead-research", crewFiles(t, "lead-research"), nil)
@@ -204,6 +205,14 @@ var testEvents = []struct {
 	{"stream/bad-position.json", "a refusal in the wire's own shape", streamed(400, "application/json", `"There is no position 7 in this run`)},
 	{"stream/bad-ticket.json", "a refusal in the wire's own shape", streamed(401, "application/json", `"code":"unauthorized"`)},
 	{"stream/bad-event.json", "an error", nil},
+	{"socket/connect.json", "an open connection", status(200, "")},
+	{"socket/connect-with-token.json", "an open connection that is known", status(200, "")},
+	{"socket/bad-token.json", "a refusal", status(401, "")},
+	{"socket/bad-origin.json", "a refusal", status(403, "")},
+	{"socket/auth.json", "nothing from a connection that was not opened", status(200, "")},
+	{"socket/subscribe.json", "nothing from a connection that was not opened", status(200, "")},
+	{"socket/disconnect.json", "nothing", status(200, "")},
+	{"socket/bad-event.json", "an error", nil},
 	{"trigger/incoming.json", "a run that nobody has begun yet", status(202, `"status":"pending"`)},
 	{"trigger/github-push.json", "a run", status(202, `"run_id":"run_`)},
 	{"trigger/bad-signature.json", "a refusal", status(401, `"message":"The header X-Hub-Signature-256 does not match."`)},
@@ -365,6 +374,8 @@ func newEvent(file string) any {
 		return &events.APIGatewayV2HTTPRequest{}
 	case "sweeper":
 		return &events.EventBridgeEvent{}
+	case "socket":
+		return &events.APIGatewayWebsocketProxyRequest{}
 	}
 	return &events.SQSEvent{}
 }

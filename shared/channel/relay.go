@@ -66,19 +66,31 @@ func (h *Hub) cursor(ctx context.Context, connectionID, runID string) (at cursor
 	return at, nil
 }
 
+// putCursor writes a cursor on condition of its revision. A write of unknown outcome is repeated: a cursor that is held by
+// accident is held for long.
 func (h *Hub) putCursor(ctx context.Context, connectionID, runID string, at *cursor) error {
 	body, err := json.Marshal(at)
 	if err != nil {
 		return fmt.Errorf("encode a cursor of connection %s: %w", connectionID, err)
 	}
-	rev, err := h.Store.Put(ctx, record.Record{Key: cursorKey(connectionID, runID), Rev: at.rev, Body: body, Expires: h.now().Add(keepTime)})
-	if there, taken := record.Current(err); taken && string(there.Body) == string(body) {
-		rev, err = there.Rev, nil // an earlier try got through
+	rec := record.Record{Key: cursorKey(connectionID, runID), Rev: at.rev, Body: body, Expires: h.now().Add(keepTime)}
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		rev, err := h.Store.Put(ctx, rec)
+		if there, taken := record.Current(err); taken && string(there.Body) == string(body) {
+			rev, err = there.Rev, nil // an earlier try got through
+		}
+		if err == nil {
+			at.rev = rev
+			return nil
+		}
+		if fault.KindOf(err) != fault.Internal || wait > time.Second || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
 	}
-	if err == nil {
-		at.rev = rev
-	}
-	return err
 }
 
 // Relay tells all connections whose channels have the run what they do not know of it yet, up to page seq and what has come
@@ -187,7 +199,7 @@ func (h *Hub) relay(ctx context.Context, c Connection, about About, seq int, pag
 		case fault.Is(err, fault.Conflict):
 			there, err := h.cursor(ctx, c.ID, r.ID)
 			if err != nil {
-				return 0, err
+				return 0, err // the hold ends by itself
 			}
 			if there.Holder != me {
 				return 0, nil // it took too long and another goes on, or the connection resumes from elsewhere
