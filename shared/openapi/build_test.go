@@ -36,7 +36,7 @@ func read(name string) (object, error) {
 
 // build makes the document. What is written wrong panics: it is a mistake of whoever wrote it, and the test says where.
 func build() (document object, err error) {
-	b := &builder{}
+	b := &builder{notation: notation{used: map[string]bool{}}}
 	if b.info, err = read("info"); err != nil {
 		return nil, err
 	}
@@ -75,9 +75,16 @@ func build() (document object, err error) {
 			webhooks = append(webhooks, field{w.name, object{{"post", b.webhook(wire, w.name, w.value.(object))}}})
 		}
 	}
+	based := map[string]bool{} // what only others are written with is no schema of its own
 	for _, s := range b.notation.schemas {
+		if o, ok := s.value.(object); ok {
+			for _, name := range o.list("$with") {
+				based[name.(string)] = true
+			}
+		}
 		schemas = append(schemas, field{s.name, b.notation.schema(s.value)})
 	}
+	schemas = slices.DeleteFunc(schemas, func(s field) bool { return based[s.name] && !b.notation.used[s.name] })
 	return object{
 		{"openapi", "3.1.1"},
 		{"info", object{{"title", b.info.text("title")}, {"version", "1"}, {"description", b.info.text("doc")}}},

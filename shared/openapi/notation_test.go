@@ -144,7 +144,10 @@ func ordered(v any) any {
 }
 
 // notation turns what is written into JSON Schema. It knows all schemas by name, as they are written.
-type notation struct{ schemas object }
+type notation struct {
+	schemas object
+	used    map[string]bool // names that are referred to
+}
 
 // schema gives the JSON Schema of something written.
 func (n notation) schema(v any) object {
@@ -202,6 +205,7 @@ func (n notation) bare(word string) object {
 	if n.schemas.get(word) == nil {
 		panic(fmt.Sprintf("there is no schema %q", word))
 	}
+	n.used[word] = true
 	return object{{"$ref", "#/components/schemas/" + word}}
 }
 
