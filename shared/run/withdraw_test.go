@@ -131,10 +131,15 @@ func newService(t *testing.T) (*run.Service, *storetest.Memory, crew.Deployment)
 	return &run.Service{Store: mem, Runs: none{}, Deliveries: none{}}, mem, d
 }
 
-// meddled is a store where somebody does something before each put.
+// meddled is a store where somebody does something before each get and put.
 type meddled struct {
 	record.Store
 	before func(record.Record)
+}
+
+func (m meddled) Get(ctx context.Context, k record.Key) (record.Record, error) {
+	m.before(record.Record{Key: k})
+	return m.Store.Get(ctx, k)
 }
 
 func (m meddled) Put(ctx context.Context, r record.Record) (int64, error) {
