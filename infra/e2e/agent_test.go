@@ -27,6 +27,12 @@ var agents = []behaviour{
 	{"the same event again is the same run, and a receipt can be replayed", sameEventSameRun},
 }
 
+// agentsAnyDay hold on a bad day too.
+var agentsAnyDay = []behaviour{
+	{"an event that is sent until it is taken starts one run of the agent", oneRunOfTheAgent},
+	{"an event of nearly a mebibyte is told whole, and webhooks hear of its run", tellsLongEvents},
+}
+
 // hand is an agent with its secret.
 type hand struct {
 	home               *home
@@ -56,11 +62,13 @@ const (
 func (h *home) internal(t *testing.T) string {
 	t.Helper()
 	ws, _ := id.Parse("ws", h.workspaceID)
-	token, err := h.app.Tokens.Mint(t.Context(), workspace.Caller{Kind: workspace.Internal, WorkspaceID: ws})
-	if err != nil {
-		t.Fatal(err)
+	for range 20 { // a mean store may fail
+		if token, err := h.app.Tokens.Mint(t.Context(), workspace.Caller{Kind: workspace.Internal, WorkspaceID: ws}); err == nil {
+			return token
+		}
 	}
-	return token
+	t.Fatal("no token was minted")
+	return ""
 }
 
 // hand finds an agent of the deployment, and its secret.
@@ -122,7 +130,11 @@ func (h *home) post(t *testing.T, path, body string, headers ...string) (status 
 // tell sends an event, signed, that must be taken, and gives the run.
 func (w hand) tell(t *testing.T, body string, headers ...string) string {
 	t.Helper()
-	status, _, answer := w.send(t, body, append([]string{"X-Signature", hexMAC(w.Secret, body)}, headers...)...)
+	headers = append([]string{"X-Signature", hexMAC(w.Secret, body)}, headers...)
+	status, _, answer := w.send(t, body, headers...)
+	for tries := 1; status >= 500 && tries < 20; tries++ { // as senders do
+		status, _, answer = w.send(t, body, headers...)
+	}
 	return w.accepted(t, status, answer)
 }
 
@@ -557,6 +569,43 @@ func sameEventSameRun(t *testing.T, h *home) {
 	h.want(t, http.StatusAccepted, "POST", "/v1/receipts/"+receipt+"/replay", d.Token, nil, &replayed)
 	if r := w.over(t, replayed.RunID); r.Status != "COMPLETED" || r.TriggerType != "WEBHOOK" || r.Metadata["event"] != "e" {
 		t.Errorf("replayed it is %+v", r)
+	}
+}
+
+func oneRunOfTheAgent(t *testing.T, h *home) {
+	d := h.deploy(t, simple(h.answer(func(scripted.Request) scripted.Reply { return scripted.Text("Done.") })))
+	w := d.hand(t, "worker")
+	first := w.tell(t, seedEvent, "Idempotency-Key", "k")
+	for range 5 {
+		if again := w.tell(t, seedEvent, "Idempotency-Key", "k"); again != first {
+			t.Errorf("the same event gave %s and %s", first, again)
+		}
+	}
+	next := w.tell(t, seedEvent, "Idempotency-Key", "l")
+	for _, runID := range []string{first, next} {
+		if r := w.over(t, runID); r.Status != "COMPLETED" {
+			t.Errorf("the run is %+v", r)
+		}
+	}
+}
+
+func tellsLongEvents(t *testing.T, h *home) {
+	long := strings.Repeat("ä{x}", 180_000) + "end"
+	whole := make(chan bool, 10)
+	d := h.deploy(t, simple(h.answer(func(r scripted.Request) scripted.Reply {
+		whole <- strings.HasPrefix(r.User(), "Webhook event received:\nData: "+long+"\n")
+		return scripted.Text("Done.")
+	})))
+	receiver := newReceiver(t, h)
+	d.endpoint(t, receiver.url)
+	w := d.hand(t, "worker")
+	runID := w.tell(t, `{"data": "`+long+`"}`, "Idempotency-Key", "k")
+	if r := w.over(t, runID); r.Status != "COMPLETED" || !<-whole {
+		t.Errorf("the run is %+v", r)
+	}
+	posts := receiver.until(t, "the end", func(posts []post) bool { return len(named(posts, "run.succeeded")) > 0 })
+	if b := named(posts, "run.succeeded")[0].outgoing(t); b.Data["run_id"] != runID {
+		t.Errorf("the webhook hears of %+v", b)
 	}
 }
 

@@ -70,6 +70,9 @@ func (w *Wire) trigger(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 		q.Signature = r.Header.Get(headerSignature)
 	}
 	started, err := w.take(ctx, q)
+	if fault.Is(err, fault.Internal) {
+		return err // and who knows what is kept of the request
+	}
 	if receipt := q.ReceiptID(); receipt != "" {
 		rw.Header().Set(ReceiptHeader, receipt)
 	}
@@ -91,7 +94,7 @@ func (w *Wire) trigger(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 
 // take starts the run of a request that is its sender's.
 func (w *Wire) take(ctx context.Context, q *trigger.Request) (run.Run, error) {
-	if !isJSON(q.Header) {
+	if !isJSON(q.Header, q.Body) {
 		return run.Run{}, w.Triggers.Refuse(ctx, q, errMedia)
 	}
 	p, err := trigger.ReadPayload(q.Body)
@@ -101,10 +104,13 @@ func (w *Wire) take(ctx context.Context, q *trigger.Request) (run.Run, error) {
 	return w.Triggers.StartAgent(ctx, q, p)
 }
 
-// isJSON says whether a body is called JSON, and is sent as it is.
-func isJSON(h http.Header) bool {
+// isJSON says whether a body is called JSON, and is sent as it is. None needs no name.
+func isJSON(h http.Header, body []byte) bool {
 	if e := h.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return false
+	}
+	if len(body) == 0 && h.Get("Content-Type") == "" {
+		return true
 	}
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json"))
