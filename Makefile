@@ -29,11 +29,16 @@ endif
 
 .PHONY: help
 help: ## say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
 
 .PHONY: run
 run: ## start Muster on 127.0.0.1:8080, deploy the sample crews and run one of them
 	@go run ./infra/local -demo $(foreach crew,$(wildcard testevents/crews/*/),-deploy $(crew:/=))
+
+.PHONY: demo-triggers
+demo-triggers: ## start a run in every way there is, on a fresh and temporary Muster, and show the stream of each
+	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; \
+	  go run ./infra/local -demo-triggers testevents -addr 127.0.0.1:0 -data "$$data" $(foreach crew,$(wildcard testevents/crews/*/),-deploy $(crew:/=))
 
 .PHONY: test
 test: check unit guides emulators cdk ## run everything that CI runs

@@ -37,7 +37,7 @@ type options struct {
 	addr, publicURL, data string
 	deploy                []string
 	demo, allowLoopback   bool
-	ready                 string
+	ready, triggers       string
 	lease, sweep          time.Duration
 	agents                agentwire.Needs
 }
@@ -138,16 +138,21 @@ func serve(ctx context.Context, o options) error {
 	if err := h.writeReady(); err != nil {
 		return err
 	}
-	h.banner()
-	if o.demo {
-		h.demo(ctx)
+	var shown error
+	if o.triggers != "" {
+		shown = h.demoTriggers(ctx, handlers["trigger"])
+	} else {
+		h.banner()
+		if o.demo {
+			h.demo(ctx)
+		}
+		select {
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+		}
+		h.say.line("Stopping. Runs that are under way go on at the next start.")
 	}
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	h.say.line("Stopping. Runs that are under way go on at the next start.")
 	stopWork()
 	h.app.Stop()
 	stopStreams()
@@ -158,7 +163,7 @@ func serve(ctx context.Context, o options) error {
 	case <-worked:
 	case <-grace.Done(): // what is cut here is taken up from the journal
 	}
-	return ctx.Err()
+	return errors.Join(shown, ctx.Err())
 }
 
 // open reads or makes what is kept beside the database, and joins the app.

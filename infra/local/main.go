@@ -26,6 +26,7 @@ func main() {
 		return nil
 	})
 	flag.BoolVar(&o.demo, "demo", false, "run a deployed sample crew once and show what happens")
+	flag.StringVar(&o.triggers, "demo-triggers", "", "start a run in every way there is, with the events and requests of this directory, show the stream of each, and stop")
 	flag.BoolVar(&o.allowLoopback, "allow-loopback", true, "let webhooks and tools reach this machine itself; never so on AWS")
 	flag.StringVar(&o.ready, "ready", "", "file to write the URL, tokens and deployments to, as JSON, once requests are accepted")
 	flag.DurationVar(&o.lease, "lease", time.Minute, "how long a run's owner may be silent before it is taken over")
