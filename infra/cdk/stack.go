@@ -58,6 +58,9 @@ type stack struct {
 	environment map[string]*string
 	// streamURL is the URL of the function that streams.
 	streamURL *string
+	// socketAPI is the WebSocket API, and sockets its one stage.
+	socketAPI awsapigatewayv2.WebSocketApi
+	sockets   awsapigatewayv2.WebSocketStage
 }
 
 // pair is a queue and its dead-letter queue.
@@ -82,6 +85,7 @@ func synth(s setting) {
 	st.addTable()
 	st.addQueues()
 	st.setEnvironment()
+	st.addSockets()
 	for _, f := range infra.Functions {
 		st.addFunction(f)
 	}
@@ -230,6 +234,9 @@ func (s *stack) addFunction(f infra.Function) {
 	if f.Streams {
 		s.addURL(fn)
 	}
+	if f.Sockets {
+		s.hear(fn)
+	}
 	s.grant(f, fn)
 }
 
@@ -247,6 +254,32 @@ func (s *stack) addURL(fn awslambda.Function) {
 	s.streamURL = fn.AddFunctionUrl(&awslambda.FunctionUrlOptions{
 		AuthType: awslambda.FunctionUrlAuthType_NONE, InvokeMode: awslambda.InvokeMode_RESPONSE_STREAM,
 	}).Url()
+}
+
+// addSockets adds the WebSocket API.
+func (s *stack) addSockets() {
+	s.socketAPI = awsapigatewayv2.NewWebSocketApi(s.Stack, str("sockets"), &awsapigatewayv2.WebSocketApiProps{
+		ApiName: str("muster-sockets"), RouteSelectionExpression: str("$request.body.type"),
+	})
+	s.sockets = awsapigatewayv2.NewWebSocketStage(s.Stack, str("sockets-stage"), &awsapigatewayv2.WebSocketStageProps{
+		WebSocketApi: s.socketAPI, StageName: str(strings.TrimPrefix(infra.SocketPath, "/")), AutoDeploy: jsii.Bool(true),
+		// A client that cannot stop talking is everybody's cost.
+		Throttle: &awsapigatewayv2.ThrottleSettings{RateLimit: jsii.Number(500), BurstLimit: jsii.Number(1000)},
+	})
+	awscdk.NewCfnOutput(s.Stack, str("SocketUrl"), &awscdk.CfnOutputProps{
+		Description: str("The URL of the workspace WebSocket."),
+		Value:       s.sockets.Url(),
+	})
+}
+
+// hear gives a function what happens on the connections of the WebSocket API. Who may open one, the function decides by
+// token, as everywhere.
+func (s *stack) hear(fn awslambda.Function) {
+	for _, route := range []string{"$connect", "$disconnect", "$default"} {
+		s.socketAPI.AddRoute(str(route), &awsapigatewayv2.WebSocketRouteOptions{
+			Integration: awsapigatewayv2integrations.NewWebSocketLambdaIntegration(str("socket-"+strings.TrimPrefix(route, "$")), fn, nil),
+		})
+	}
 }
 
 // recursion lets a function send to the queue it eats: a run that is over knocks for the next one that waits for its slot,
@@ -286,6 +319,12 @@ func (s *stack) grant(f infra.Function, fn awslambda.Function) {
 	}
 	if f.May.Unseal {
 		allow(fn, s.parameterARN(sealingKeyParameter), "ssm:GetParameter")
+	}
+	if f.May.Push {
+		fn.AddEnvironment(str(config.SocketURLKey), s.sockets.CallbackUrl(), nil)
+		allow(fn, *s.Stack.FormatArn(&awscdk.ArnComponents{
+			Service: str("execute-api"), Resource: s.socketAPI.ApiId(), ResourceName: str(*s.sockets.StageName() + "/*/@connections/*"),
+		}), "execute-api:ManageConnections")
 	}
 	if f.May.Think {
 		s.addModels(fn)

@@ -299,6 +299,23 @@ var rules = []rule{
 		{"the function that is asked does not know where", func(t template) { delete(environment(t, infra.Otherwise), config.StreamURLKey) }},
 		{"the function that streams sends on to itself", func(t template) { environment(t, "stream")[config.StreamURLKey] = "https://example.com" }},
 	}},
+	{"what happens on connections reaches one function, and who tells connections may do that and nothing else", sockets, []mutation{
+		{"nobody hears messages", func(t template) { delete(t.Resources, t.socketRoute("$default")) }},
+		{"nobody hears that one is over", func(t template) { delete(t.Resources, t.socketRoute("$disconnect")) }},
+		{"another function hears them", func(t template) {
+			t.Resources[t.socketRoute("$connect")].Properties["Target"] = route(t, "POST /kickoff").Properties["Target"]
+		}},
+		{"the gateway may not call it", func(t template) {
+			for id, p := range t.of("AWS::Lambda::Permission") {
+				if t.refers(p.Properties["FunctionName"]) == t.id("socket") {
+					delete(t.Resources, id)
+				}
+			}
+		}},
+		{"the dispatcher may not push", func(t template) { forbid(t, "dispatcher", "execute-api:ManageConnections") }},
+		{"the dispatcher does not know where to", func(t template) { delete(environment(t, "dispatcher"), config.SocketURLKey) }},
+		{"the kickoff may push", func(t template) { t.statements(t.id("kickoff"))[0]["Action"] = "execute-api:ManageConnections" }},
+	}},
 	{"the table is paid by use, recoverable, forgets what has expired, and outlives the stack", table, []mutation{
 		{"provisioned", func(t template) { t.Resources[t.id("table")].Properties["BillingMode"] = "PROVISIONED" }},
 		{"no recovery", func(t template) { delete(t.Resources[t.id("table")].Properties, "PointInTimeRecoverySpecification") }},
@@ -383,8 +400,8 @@ func TestTheDispatcherKnowsWhereAnswersCanBeGiven(t *testing.T) {
 
 func TestTemplateSaysWhereItIsReached(t *testing.T) {
 	outputs := read(t).Outputs
-	if len(outputs) != 2 || outputs["Url"] == nil || outputs["TriggerFunction"] == nil {
-		t.Errorf("got the outputs %v, want Url and TriggerFunction", outputs)
+	if len(outputs) != 3 || outputs["Url"] == nil || outputs["SocketUrl"] == nil || outputs["TriggerFunction"] == nil {
+		t.Errorf("got the outputs %v, want Url, SocketUrl and TriggerFunction", outputs)
 	}
 }
 
@@ -640,6 +657,9 @@ func routes(t template) (complaints []string) {
 		want = append(want, r.Method+" "+gatewayPath(r.Path)+" to "+t.id(infra.Front(r.Function)))
 	}
 	for _, r := range t.of("AWS::ApiGatewayV2::Route") {
+		if t.ofSockets(r) {
+			continue
+		}
 		got = append(got, fmt.Sprintf("%s to %s", r.Properties["RouteKey"], t.serves(r)))
 	}
 	slices.Sort(want)
@@ -685,6 +705,34 @@ func streams(t template) (complaints []string) {
 		}
 		if !open {
 			complain("nobody may call the URL of %s", f.Name)
+		}
+	}
+	return complaints
+}
+
+func sockets(t template) (complaints []string) {
+	complain := func(format string, args ...any) { complaints = append(complaints, fmt.Sprintf(format, args...)) }
+	const push = "execute-api:ManageConnections"
+	for _, f := range infra.Functions {
+		grant := t.statement(f.Name, push)
+		told := environment(t, f.Name)[config.SocketURLKey]
+		if (grant != nil) != f.May.Push || (told != nil) != f.May.Push {
+			complain("%s may push: %v, and is told where to: %v", f.Name, grant, told)
+		}
+		if grant != nil && !strings.HasSuffix(last(grant["Resource"]), "/ws/*/@connections/*") {
+			complain("%s may push to %v", f.Name, grant["Resource"])
+		}
+		if !f.Sockets {
+			continue
+		}
+		for _, key := range []string{"$connect", "$disconnect", "$default"} {
+			r := t.Resources[t.socketRoute(key)]
+			if r == nil || t.serves(r) != t.id(f.Name) {
+				complain("%s of the WebSocket API does not lead to %s", key, f.Name)
+			}
+		}
+		if !t.calls("apigateway.amazonaws.com", t.id(f.Name)) {
+			complain("API Gateway may not call %s", f.Name)
 		}
 	}
 	return complaints
@@ -837,11 +885,27 @@ func (t template) deadOf(queue string) string {
 
 func route(t template, key string) *resource {
 	for _, r := range t.of("AWS::ApiGatewayV2::Route") {
-		if r.Properties["RouteKey"] == key {
+		if r.Properties["RouteKey"] == key && !t.ofSockets(r) {
 			return r
 		}
 	}
 	return nil
+}
+
+// ofSockets tells whether a route is one of the WebSocket API.
+func (t template) ofSockets(route *resource) bool {
+	api := t.Resources[t.refers(route.Properties["ApiId"])]
+	return api != nil && api.Properties["ProtocolType"] == "WEBSOCKET"
+}
+
+// socketRoute gives the id of a route of the WebSocket API.
+func (t template) socketRoute(key string) string {
+	for id, r := range t.of("AWS::ApiGatewayV2::Route") {
+		if r.Properties["RouteKey"] == key && t.ofSockets(r) {
+			return id
+		}
+	}
+	return ""
 }
 
 func deleteRoute(t template, key string) {
