@@ -182,7 +182,7 @@ func TestKilledAndFrozenBootstrapsLoseNothing(t *testing.T) {
 	owners, zombies, cut := l.judgeCalls(l.runs)
 	lost, doubled, blamed := l.judgeRuns(l.runs)
 	t.Logf("%d kills and %d frozen processes in %s; %d times a run was under way there, and %d of %d were missed for more than %s, beside %d that were hit again; %d runs were given up; the machine stood still for %s",
-		kills, freezes, took.Round(time.Second), held, l.late, l.recoveries, recovery, l.again, blamed, l.stood.Round(time.Millisecond))
+		kills, freezes, took.Round(time.Second), held, l.late, l.recoveries, recovery, l.again, blamed, l.still().Round(time.Millisecond))
 	row{what: t.Name(), kills: kills + freezes, runs: len(l.all()), owners: owners, zombies: zombies, cut: cut, lost: lost, twice: doubled, slowest: l.slowest}.tell(t)
 	for name, q := range l.queues {
 		if dead, err := q.Buried(t.Context(), 10); err != nil || len(dead) > 0 {

@@ -69,7 +69,7 @@ func TestKilledProcessesLoseNothing(t *testing.T) {
 	repeated, _, cutCalls := m.judgeCalls(runs)
 	lost, doubled, blamed := m.judgeRuns(runs)
 	t.Logf("%d kills in %s; %d times a run was under way, and %d of %d were missed for more than %s; %d runs were given up after five kills in a row; the machine stood still for %s",
-		kills, took.Round(time.Second), cut, m.late, m.recoveries, recovery, blamed, m.stood.Round(time.Millisecond))
+		kills, took.Round(time.Second), cut, m.late, m.recoveries, recovery, blamed, m.still().Round(time.Millisecond))
 	row{what: t.Name(), kills: kills, runs: len(m.all()), owners: repeated, cut: cutCalls, lost: lost, twice: doubled, slowest: m.slowest}.tell(t)
 }
 

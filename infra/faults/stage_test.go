@@ -664,6 +664,10 @@ func (s *scene) check() {
 		s.wrong("%v", err)
 	}
 	pages := s.pages()
+
+	s.mu.Lock() // a process that died may still have a request under way
+	defer s.mu.Unlock()
+	wrong := func(format string, args ...any) { s.problems = append(s.problems, fmt.Sprintf(format, args...)) }
 	for _, answers := range s.asked {
 		s.cut += cutOf(answers, pages)
 	}
@@ -673,24 +677,24 @@ func (s *scene) check() {
 		want = run.Canceled
 	}
 	if r.State != want {
-		s.wrong("the run %s: %s", r.State, r.Error)
+		wrong("the run %s: %s", r.State, r.Error)
 	}
 	if s.stopping == asking {
-		s.wrong("the stop was never answered")
+		wrong("the stop was never answered")
 	}
 	if len(s.questions) > 2 || want == run.Succeeded && len(s.questions) != 2 {
-		s.wrong("a person was asked %d times", len(s.questions))
+		wrong("a person was asked %d times", len(s.questions))
 	}
 	for _, what := range s.repeated {
-		s.wrong("%s, although the answer is in the journal", what)
+		wrong("%s, although the answer is in the journal", what)
 	}
 	if s.ended == "" {
-		s.wrong("the crew's target was not told of the end")
+		wrong("the crew's target was not told of the end")
 	}
 	for _, p := range pages {
 		for _, e := range p.Events {
 			if s.heard[e.ID] == 0 {
-				s.wrong("event %d (%s) was told to nobody", e.N, e.Type)
+				wrong("event %d (%s) was told to nobody", e.N, e.Type)
 			}
 			if s.heard[e.ID] > 1 {
 				s.twice++
@@ -699,7 +703,7 @@ func (s *scene) check() {
 		}
 	}
 	if len(s.heard) > 0 {
-		s.wrong("%d events were told that are not in the journal", len(s.heard))
+		wrong("%d events were told that are not in the journal", len(s.heard))
 	}
 }
 

@@ -93,6 +93,13 @@ func (w *witness) watch() {
 	}
 }
 
+// still gives for how long the machine has stood still.
+func (w *witness) still() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stood
+}
+
 // asker is the process that asks the model.
 func asker(r scripted.Request) string {
 	return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
