@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -21,6 +22,10 @@ import (
 // Sockets holds the open connections of a WebSocket API, as API Gateway does: functions are invoked with what comes in, and
 // push what goes out, which is the channel.Pusher of one machine. The zero value has none.
 type Sockets struct {
+	// slack is how long a push waits for room among the messages of a connection; 0 means 10 s. A connection that makes none
+	// is slow.
+	slack time.Duration
+
 	mu   sync.Mutex
 	open map[string]*socket
 }
@@ -28,8 +33,6 @@ type Sockets struct {
 const (
 	// waiting is how many messages may wait for a connection that takes them slowly.
 	waiting = 256
-	// slack is how long a push waits for room among them. A connection that makes none is slow, and is let go.
-	slack = 10 * time.Second
 	// largest is the longest message that API Gateway takes.
 	largest = 128 << 10
 )
@@ -57,7 +60,7 @@ func (s *Sockets) Push(ctx context.Context, connectionID string, message []byte)
 		return channel.ErrGone
 	default:
 	}
-	room := time.NewTimer(slack)
+	room := time.NewTimer(cmp.Or(s.slack, 10*time.Second))
 	defer room.Stop()
 	select {
 	case c.messages <- message:
