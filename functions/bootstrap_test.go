@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/coder/websocket"
 
 	"muster/infra"
 	"muster/infra/host"
@@ -57,6 +58,10 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), longest)
 	defer cancel()
+	sockets := &host.Sockets{}
+	gateway := httptest.NewServer(connections(t, sockets))
+	t.Cleanup(gateway.Close)
+	env = append(env, config.SocketURLKey+"="+gateway.URL+"/ws")
 	functions := map[string]*runtimeapi.Function{}
 	for _, f := range infra.Functions {
 		functions[f.Name] = &runtimeapi.Function{
@@ -66,7 +71,7 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 		t.Cleanup(functions[f.Name].Close)
 	}
 	around := &host.Host{
-		Queues: queues,
+		Queues: queues, Sockets: sockets,
 		Invoke: func(ctx context.Context, function string, event []byte) ([]byte, error) {
 			return functions[function].Invoke(ctx, event)
 		},
@@ -95,6 +100,7 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 	t.Cleanup(receiver.Close)
 
 	var deployed struct {
+		ID            string `json:"id"`
 		Token         string `json:"token"`
 		WebhookSecret string `json:"webhook_secret"`
 	}
@@ -103,6 +109,8 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 	if err := json.Unmarshal(crewFile(t, "inputs.json"), &inputs); err != nil {
 		t.Fatal(err)
 	}
+	told := make(chan string, 1)
+	listen(ctx, t, strings.Replace(front.URL, "http", "ws", 1)+"/ws", deployed.Token, "crew:"+deployed.ID, told)
 	var started struct {
 		KickoffID string `json:"kickoff_id"`
 	}
@@ -136,6 +144,9 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 	if last := <-watched; !strings.Contains(last, `{"type":"complete"`) || !strings.Contains(last, `"status":"succeeded"`) {
 		t.Errorf("who watched the run was told at last: %s", last)
 	}
+	if last := <-told; !strings.Contains(last, `"type":"run.completed"`) || !strings.Contains(last, `"status":"COMPLETED"`) {
+		t.Errorf("who listened was told at last: %s", last)
+	}
 	var now struct {
 		State string `json:"state"`
 	}
@@ -149,6 +160,63 @@ func TestABootstrapOfEachFunctionDoesItsPart(t *testing.T) {
 		}
 	}
 	t.Logf("%d task webhooks before the end", tasks)
+}
+
+// connections is what API Gateway offers for its connections, as far as functions use it.
+func connections(t *testing.T, s *host.Sockets) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /ws/@connections/{id}", func(w http.ResponseWriter, r *http.Request) {
+		message, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = s.Push(r.Context(), r.PathValue("id"), message)
+		}
+		if err != nil {
+			w.Header().Set("X-Amzn-Errortype", "GoneException")
+			w.WriteHeader(http.StatusGone)
+		}
+	})
+	mux.HandleFunc("DELETE /ws/@connections/{id}", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.Close(r.Context(), r.PathValue("id"), nil); err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	return mux
+}
+
+// listen subscribes to a channel, and then gives the first message that tells of the end of a run, or why there is none.
+func listen(ctx context.Context, t *testing.T, url, token, channel string, told chan<- string) {
+	t.Helper()
+	c, _, err := websocket.Dial(ctx, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.CloseNow() })
+	for _, message := range []map[string]string{{"type": "auth", "token": token}, {"type": "subscribe", "channel": channel}, {"type": "ping"}} {
+		raw, err := json.Marshal(message)
+		if err == nil {
+			err = c.Write(ctx, websocket.MessageText, raw)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, answer, err := c.Read(ctx); err != nil || string(answer) != `{"type":"pong","payload":null}` {
+		t.Fatalf("a ping is answered %s, %v", answer, err)
+	}
+	go func() {
+		for {
+			_, message, err := c.Read(ctx)
+			if err != nil {
+				told <- err.Error()
+				return
+			}
+			if bytes.Contains(message, []byte(`"type":"run.`)) && !bytes.Contains(message, []byte("run.started")) {
+				told <- string(message)
+				return
+			}
+		}
+	}()
 }
 
 // watch reads a stream to its end and gives the last message.
