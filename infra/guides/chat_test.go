@@ -28,7 +28,7 @@ func TestStartingARunFromSlack(t *testing.T) {
 	}
 	const form, asJSON = "application/x-www-form-urlencoded", "application/json"
 	slash := url.Values{"command": {"/research"}, "text": {"queues & retries"}, "trigger_id": {"13345224609.738474920"}, "user_name": {"ada"}}.Encode()
-	if got, said := from(command.URL, form, slash, secret); got/100 != 2 {
+	if got, said := from(command.URL, form, slash, secret); got != http.StatusOK || !strings.Contains(said, `"text":"The run run_`) {
 		t.Errorf("a command: %d %s", got, said)
 	}
 	if got, said := from(command.URL, form, slash, secret); got/100 != 2 {

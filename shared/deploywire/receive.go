@@ -49,7 +49,27 @@ func (w *Wire) receive(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 	if async && a.Run.ID != "" {
 		rw.Header().Set("Preference-Applied", "respond-async")
 	}
+	if t.Sender.Scheme == trigger.Slack && a.Run.ID != "" {
+		return writeToSlack(rw, a)
+	}
 	return writeAnswer(rw, a)
+}
+
+// slackReply is the answer to Slack, which shows the text to whoever has typed a command.
+type slackReply struct {
+	startReply
+	Text string `json:"text"`
+}
+
+// writeToSlack answers 200: of a command, Slack takes anything else for a failure.
+func writeToSlack(rw http.ResponseWriter, a trigger.Answer) error {
+	showRate(rw, a.Run)
+	reply := slackReply{startReply: newStartReply(a.Run)}
+	reply.Text = "The run " + reply.RunID + " has begun."
+	if a.Pending {
+		reply.Status, reply.Text = statusWords[run.Queued], "The run "+reply.RunID+" begins as soon as it can."
+	}
+	return httpapi.WriteJSON(rw, http.StatusOK, reply)
 }
 
 func writeAnswer(rw http.ResponseWriter, a trigger.Answer) error {

@@ -1,8 +1,13 @@
 package deploywire_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"muster/shared/workspace"
 )
@@ -77,6 +82,19 @@ func TestIncomingWebhooks(t *testing.T) {
 		w := b.call("", "POST", "/webhooks/runs/"+made["token"].(string), "{}")
 		if w.Code != 401 || w.Header().Get("WWW-Authenticate") != `Basic realm="webhook"` || !strings.HasPrefix(w.Header().Get("Muster-Receipt"), "rec_") {
 			t.Errorf("got %d %v", w.Code, w.Header())
+		}
+	})
+	t.Run("Slack is answered 200, and told what to show", func(t *testing.T) {
+		b := newBench(t)
+		deploymentID, token := b.deploy("tea")
+		made := b.incoming(token, deploymentID, object{"name": "slack", "sender": "slack", "secret": "8f742231b10e8888", "input": "{'company': body.text}"})
+		body, at := "command=%2Ftea&text=green", strconv.FormatInt(time.Now().Unix(), 10)
+		mac := hmac.New(sha256.New, []byte("8f742231b10e8888"))
+		mac.Write([]byte("v0:" + at + ":" + body))
+		got := b.want(200, "", "POST", "/webhooks/runs/"+made["token"].(string), body, "Content-Type", "application/x-www-form-urlencoded", "Prefer", "respond-async",
+			"X-Slack-Request-Timestamp", at, "X-Slack-Signature", "v0="+hex.EncodeToString(mac.Sum(nil)))
+		if got["status"] != "pending" || got["text"] != "The run "+got["run_id"].(string)+" begins as soon as it can." {
+			t.Errorf("got %v", got)
 		}
 	})
 }
