@@ -87,7 +87,7 @@ func TestIncomingWebhooks(t *testing.T) {
 	t.Run("Slack is answered 200, and told what to show", func(t *testing.T) {
 		b := newBench(t)
 		deploymentID, token := b.deploy("tea")
-		made := b.incoming(token, deploymentID, object{"name": "slack", "sender": "slack", "secret": "8f742231b10e8888", "input": "{'company': body.text}"})
+		made := b.incoming(token, deploymentID, object{"name": "slack", "sender": "slack", "secret": "8f742231b10e8888", "input": "{'company': 'us', 'topic': body.text}"})
 		body, at := "command=%2Ftea&text=green", strconv.FormatInt(time.Now().Unix(), 10)
 		mac := hmac.New(sha256.New, []byte("8f742231b10e8888"))
 		mac.Write([]byte("v0:" + at + ":" + body))
