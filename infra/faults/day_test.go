@@ -109,26 +109,27 @@ func (a *repeats) look(r scripted.Request) {
 	ctx := context.Background()
 	item, err := a.runs.Get(ctx, id.(string))
 	pages, err2 := a.runs.Pages(ctx, id.(string), 1, 0)
+	failed := map[string]bool{} // the lines with an error that is newer than the page
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := errors.Join(err, err2); err != nil {
 		a.byOwners = append(a.byOwners, err.Error())
 	}
 	for _, p := range slices.Backward(pages) {
-		if p.Kind == run.StepPage && strings.Contains(p.Key, "/model/") {
+		switch line, _, asks := strings.Cut(p.Key, "/model/"); {
+		case p.Kind != run.StepPage || !asks:
+		case cutOf(before, []run.Page{p}) == len(before):
 			if bytes.Contains(p.Result, []byte(`"error":`)) {
-				return // an agent that got an error begins again with the same question, in a step of its own
+				failed[line] = true
 			}
-			break
-		}
-	}
-	for _, p := range pages {
-		switch {
-		case p.Kind != run.StepPage || cutOf(before, []run.Page{p}) == len(before):
+		case failed[line]:
+			return // an agent that got an error begins again with the same question, in a step of its own
 		case r.Attempt > 0 || item.Epoch == p.Epoch && p.Epoch > 1:
 			a.byZombies++
+			return
 		default:
 			a.byOwners = append(a.byOwners, fmt.Sprintf("%s at epoch %d, page %d of epoch %d: %.60q", id, item.Epoch, p.Seq, p.Epoch, r.User()))
+			return
 		}
 	}
 }

@@ -31,15 +31,23 @@ func onSQLite(t *testing.T, now func() time.Time) backend {
 // and always the same.
 func TestNoFaultBreaksARun(t *testing.T) {
 	t.Parallel()
-	breakRuns(t, onSQLite, 24, stops)
+	breakRuns(t, onSQLite, 24, all, stops...)
 }
 
-// TestNoFaultBreaksARunOnAWS does the same on the other adapters; `make emulators` plays another part of it each time. Runs
-// that are stopped meet their faults in twos there.
+// TestNoFaultBreaksARunOnAWS does the same on the other adapters; `make emulators` plays another part of it each time.
 func TestNoFaultBreaksARunOnAWS(t *testing.T) {
 	t.Parallel()
-	breakRuns(t, onClockedAWS, 60, []stop{never})
+	breakRuns(t, onClockedAWS, 60, all, never)
 }
+
+// TestNoFaultBreaksAStoppedRunOnAWS does it to runs that are stopped, of whose faults a soak plays another part each time, too.
+func TestNoFaultBreaksAStoppedRunOnAWS(t *testing.T) {
+	t.Parallel()
+	breakRuns(t, onClockedAWS, 20, 80, atWork, asItWaits)
+}
+
+// all is every point that there is.
+const all = 1 << 30
 
 // TestNoFaultsTogetherBreakARun lets some calls of one run go wrong. What it finds, rapid makes small.
 func TestNoFaultsTogetherBreakARun(t *testing.T) {
@@ -65,8 +73,9 @@ func ways(what string) []how {
 	return []how{before, after, freeze}
 }
 
-// breakRuns plays a run for each single fault, or for a sample of them, which is another one each time.
-func breakRuns(t *testing.T, on home, sample int, stops []stop) {
+// breakRuns plays a run for each single fault, or for a sample of them, which is another one each time; in a soak, for as
+// many as soaked says.
+func breakRuns(t *testing.T, on home, sample, soaked int, stops ...stop) {
 	stages := make(chan *stage, 2)
 	stages <- newStage(t, on)
 	stages <- newStage(t, on)
@@ -88,10 +97,11 @@ func breakRuns(t *testing.T, on home, sample int, stops []stop) {
 		t.Logf("stopped %s, the %d calls of a run (%s) can go wrong in %d ways", stopped, len(calm.calls), kinds(calm.calls), len(plays)-n)
 	}
 	points := len(plays)
-	if !*soak {
-		rand.New(rand.NewPCG(seed, 0)).Shuffle(points, func(i, j int) { plays[i], plays[j] = plays[j], plays[i] })
-		plays = plays[:min(sample, points)]
+	if *soak {
+		sample = soaked
 	}
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(points, func(i, j int) { plays[i], plays[j] = plays[j], plays[i] })
+	plays = plays[:min(sample, points)]
 
 	var (
 		playing sync.WaitGroup
