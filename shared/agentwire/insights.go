@@ -1,7 +1,6 @@
 package agentwire
 
 import (
-	"iter"
 	"maps"
 	"math"
 	"net/http"
@@ -9,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"muster/shared/crew"
 	"muster/shared/fault"
 	"muster/shared/httpapi"
 	"muster/shared/id"
@@ -104,7 +102,7 @@ func (w *Wire) insights(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 		return err
 	}
 	since := w.now().Add(-back)
-	runs, err := w.newest(ctx, run.ListRequest{DeploymentIDs: slices.Collect(ids(deployments)), Since: since}, mostSampled+1)
+	runs, err := w.newest(ctx, run.ListRequest{DeploymentIDs: slices.Collect(maps.Keys(deployments)), Since: since}, mostSampled+1)
 	if err != nil {
 		return err
 	}
@@ -153,5 +151,3 @@ func groups(all map[string]*group, show func(key string) (shown, name string)) [
 	}
 	return list
 }
-
-func ids(deployments map[string]crew.Deployment) iter.Seq[string] { return maps.Keys(deployments) }

@@ -3,6 +3,7 @@ package agentwire
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -255,7 +256,7 @@ func (w *Wire) listRuns(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	if err != nil {
 		return err
 	}
-	all, err := w.newest(ctx, run.ListRequest{DeploymentIDs: slices.Collect(ids(deployments))}, mostLooked)
+	all, err := w.newest(ctx, run.ListRequest{DeploymentIDs: slices.Collect(maps.Keys(deployments))}, mostLooked)
 	if err != nil {
 		return err
 	}

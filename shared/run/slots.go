@@ -190,6 +190,9 @@ func (s *Service) enter(ctx context.Context, part string, r Run, bound crew.Traf
 			continue
 		}
 		f := fault.New(fault.TooMany, "As many runs are under way as may be at a time (%d).", l.Max)
+		if bound.MaxWaiting > 0 {
+			f = fault.New(fault.TooMany, "As many runs are under way or wait as may (%d).", l.Max+bound.MaxWaiting)
+		}
 		f.RetryAfter = 10 * time.Second
 		return false, f
 	}
