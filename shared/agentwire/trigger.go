@@ -36,38 +36,10 @@ type acceptedReply struct {
 
 // trigger takes a request to an agent's trigger.
 func (w *Wire) trigger(rw http.ResponseWriter, r *http.Request, _ workspace.Caller) error {
-	came := time.Now()
 	ctx := r.Context()
-	body, unread := httpapi.ReadBody(r, httpapi.MaxBody)
-	t, secret, known, err := w.Triggers.AgentTrigger(ctx, r.PathValue("crewId"), r.PathValue("agentId"))
+	q, err := w.proven(rw, r)
 	if err != nil {
 		return err
-	}
-	why := unread
-	if why == nil || !presents(r.Header) {
-		why = verify(r.Header, body, secret, w.now()).refusal()
-	}
-	if why == nil && !known {
-		why = errRefused // somebody has guessed the secret that nobody knows
-	}
-	if why == errOld {
-		announce(rw.Header())
-	}
-	q := w.Triggers.Begin(t, r.Header, body)
-	switch {
-	case why != nil && known:
-		w.Triggers.Refuse(ctx, q, why)
-	case why != nil:
-		w.Triggers.Stray(ctx, fault.New(fault.NotFound, "There is no such agent."))
-	}
-	if why != nil {
-		settle(ctx, came)
-		return why
-	}
-	if len(r.Header.Values(headerSignature)) == 0 {
-		announce(rw.Header())
-	} else {
-		q.Signature = r.Header.Get(headerSignature)
 	}
 	started, err := w.take(ctx, q)
 	if fault.Is(err, fault.Internal) {
@@ -90,6 +62,40 @@ func (w *Wire) trigger(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 		return err
 	}
 	return httpapi.WriteJSON(rw, http.StatusAccepted, acceptedReply{"accepted", id.Show("run", started.ID)})
+}
+
+// proven gives a request whose sender knows the secret of its agent. Any other one is refused, in the same way and after the
+// same time whether there is such an agent or not.
+func (w *Wire) proven(rw http.ResponseWriter, r *http.Request) (*trigger.Request, error) {
+	came := time.Now()
+	ctx := r.Context()
+	body, unread := httpapi.ReadBody(r, httpapi.MaxBody)
+	t, secret, known, err := w.Triggers.AgentTrigger(ctx, r.PathValue("crewId"), r.PathValue("agentId"))
+	if err != nil {
+		return nil, err
+	}
+	why := unread
+	if why == nil || !presents(r.Header) {
+		why = verify(r.Header, body, secret, w.now()).refusal()
+	}
+	if why == nil && !known {
+		why = errRefused // somebody has guessed the secret that nobody knows
+	}
+	if why == errOld || why == nil && len(r.Header.Values(headerSignature)) == 0 {
+		announce(rw.Header())
+	}
+	q := w.Triggers.Begin(t, r.Header, body)
+	if why == nil {
+		q.Signature = r.Header.Get(headerSignature)
+		return q, nil
+	}
+	if known {
+		w.Triggers.Refuse(ctx, q, why)
+	} else {
+		w.Triggers.Stray(ctx, fault.New(fault.NotFound, "There is no such agent."))
+	}
+	settle(ctx, came)
+	return nil, why
 }
 
 // take starts the run of a request that is its sender's.
