@@ -67,7 +67,9 @@ type media struct {
 const documentURL = "muster:openapi"
 
 // theContract is shared by all homes.
-var theContract = sync.OnceValue(func() *contract {
+var theContract = sync.OnceValue(readContract)
+
+func readContract() *contract {
 	var document struct {
 		Paths      map[string]map[string]operation
 		Webhooks   map[string]any
@@ -113,7 +115,7 @@ var theContract = sync.OnceValue(func() *contract {
 		c.webhooks[name] = "/webhooks/" + name + "/post/requestBody/content/application~1json/schema"
 	}
 	return c
-})
+}
 
 // escape writes a name as a JSON pointer does.
 func escape(name string) string {
@@ -169,7 +171,9 @@ func (c *contract) find(r *http.Request) (operation, bool) {
 // held is the contract as one test holds a home to it.
 type held struct {
 	*contract
-	t *testing.T
+	t interface {
+		Errorf(format string, args ...any)
+	}
 
 	told sync.Map // complaints, each is made once
 }
@@ -337,6 +341,17 @@ func (h *held) message(what, at string, line []byte) {
 	}
 }
 
+// Where the document says what is told by a WebSocket.
+const (
+	socketFrames = "/paths/~1ws/get/x-messages/server"
+	watchFrames  = "/components/schemas/WatchMessage"
+)
+
+// frames looks at what was told by a WebSocket.
+func frames(t *testing.T, at string, message []byte) {
+	(&held{contract: theContract(), t: t}).message("a WebSocket", at, message)
+}
+
 // accepted looks at a request that was accepted.
 func (h *held) accepted(op operation, r *http.Request, body []byte, warning string) {
 	for name, values := range r.URL.Query() {
@@ -388,7 +403,7 @@ func (h *held) value(op operation, i int, value string) {
 	at := op.Parameters[i].Ref + "/schema"
 	quoted, err := json.Marshal(value)
 	if err != nil {
-		h.t.Error(err)
+		h.t.Errorf("%v", err)
 	}
 	asString := h.validate(at, quoted)
 	if asString == nil {

@@ -227,6 +227,7 @@ func socketed(t *testing.T, h *home, d deployment, runID, query string) (all []s
 		if err != nil {
 			t.Fatal(err)
 		}
+		frames(t, watchFrames, message)
 		if !bytes.Contains(message, []byte(`"heartbeat"`)) {
 			all = append(all, string(message))
 		}
