@@ -74,8 +74,13 @@ func showEndpoint(e webhook.Endpoint, now time.Time) endpointReply {
 	return reply
 }
 
+// createEndpoint makes an endpoint. With an Idempotency-Key a request whose answer got lost can be repeated.
 func (w *Wire) createEndpoint(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	o, _, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	o, body, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	if err != nil {
+		return err
+	}
+	key, digest, err := httpapi.Idempotency(r, "outgoing", body)
 	if err != nil {
 		return err
 	}
@@ -88,6 +93,9 @@ func (w *Wire) createEndpoint(rw http.ResponseWriter, r *http.Request, c workspa
 		ID: id.New(), WorkspaceID: d.WorkspaceID, DeploymentID: d.ID, Environment: crew.Production,
 		Events: []string{events.RunSucceeded, events.RunFailed}, Format: webhook.Crewship, Enabled: true,
 	}
+	if key != "" {
+		e.ID, e.Request = id.Derive(d.ID, key), digest
+	}
 	if !o.Has("url") {
 		return fault.New(fault.Invalid, "\"url\" is missing.")
 	}
@@ -98,11 +106,31 @@ func (w *Wire) createEndpoint(rw http.ResponseWriter, r *http.Request, c workspa
 	if e.Secret, err = w.Sealer.Seal(ctx, e.WorkspaceID, e.ID, webhook.SecretField, secret); err != nil {
 		return err
 	}
-	if err := w.Endpoints.Create(ctx, &e); err != nil {
+	err = w.Endpoints.Create(ctx, &e)
+	if fault.Is(err, fault.Conflict) && key != "" {
+		e, secret, err = w.createdBefore(ctx, e, err)
+	}
+	if err != nil {
 		return err
 	}
 	httpapi.Warn(rw, endpointWarnings(o, e))
 	return httpapi.WriteJSON(rw, http.StatusCreated, createdEndpoint{showEndpoint(e, w.now()), secret})
+}
+
+// createdBefore gives the endpoint that an earlier request with the same key has made, if this is its repetition.
+func (w *Wire) createdBefore(ctx context.Context, e webhook.Endpoint, conflict error) (found webhook.Endpoint, secret string, err error) {
+	found, err = w.Endpoints.Get(ctx, e.DeploymentID, e.ID)
+	if fault.Is(err, fault.NotFound) {
+		return found, "", conflict
+	}
+	if err != nil {
+		return found, "", err
+	}
+	if !found.Repeats(e.Request, w.now()) {
+		return found, "", fault.New(fault.Conflict, "This Idempotency-Key was used for the webhook %s.", id.Show("wh", found.ID))
+	}
+	secret, err = w.Sealer.Open(ctx, found.WorkspaceID, found.ID, webhook.SecretField, found.Secret)
+	return found, secret, err
 }
 
 // endpointFields are what a request may say of an outgoing webhook.

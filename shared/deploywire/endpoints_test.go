@@ -390,6 +390,25 @@ func TestADeliveryIsThereBeforeItsRecord(t *testing.T) {
 	}
 }
 
+func TestAWebhookIsMadeOnceForAnIdempotencyKey(t *testing.T) {
+	b := newBench(t)
+	dep, token := b.deploy("crew")
+	path, body := "/v1/deployments/"+dep+"/webhooks/outgoing", `{"url":"https://example.com/a"}`
+	made := b.want(201, token, "POST", path, body, "Idempotency-Key", "k")
+	b.check("the same request again", b.want(201, token, "POST", path, body, "Idempotency-Key", "k"), made)
+	used := fmt.Sprintf("This Idempotency-Key was used for the webhook %s.", made["id"])
+	b.refuse(409, "conflict", used, token, "POST", path, `{"url":"https://example.com/b"}`, "Idempotency-Key", "k")
+	if other := b.want(201, token, "POST", path, body); other["id"] == made["id"] {
+		t.Error("without a key there is another one")
+	}
+	if all := b.want(200, token, "GET", path, "")["webhooks"].([]any); len(all) != 2 {
+		t.Errorf("there are %d", len(all))
+	}
+	// A secret that took the first one's place is not shown to who has the key.
+	b.want(200, token, "POST", "/v1/webhooks/outgoing/"+made["id"].(string)+"/regenerate-secret", "")
+	b.refuse(409, "conflict", used, token, "POST", path, body, "Idempotency-Key", "k")
+}
+
 func TestTargetsGivenAtKickoff(t *testing.T) {
 	b := newBench(t)
 	dep, token := b.deploy("crew")

@@ -32,10 +32,18 @@ type Endpoint struct {
 	DisabledBy DisabledBy `json:"disabled_by,omitempty"`
 	// Its secrets are sealed for the endpoint's id and SecretField.
 	Signing
+	// Request is a digest of the request that made it, if that had an Idempotency-Key.
+	Request   string    `json:"request,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 
 	rev int64
+}
+
+// Repeats says whether a request made now with a digest is the one that made the endpoint, whose answer may have got lost.
+// Once the endpoint was changed its answer is known.
+func (e Endpoint) Repeats(request string, now time.Time) bool {
+	return e.Request == request && e.UpdatedAt.Equal(e.CreatedAt) && now.Sub(e.CreatedAt) < 24*time.Hour
 }
 
 // DisabledBy says why an endpoint is disabled.
@@ -81,7 +89,7 @@ func endpointKey(deploymentID, endpointID string) record.Key {
 
 func ownerKey(endpointID string) record.Key { return record.Key{Part: "W#" + endpointID, Sort: "OF"} }
 
-// Create writes a new endpoint, whose ID the caller has chosen: its secrets are sealed for it.
+// Create writes a new endpoint, whose ID the caller has chosen: its secrets are sealed for it. fault.Conflict: there is one.
 func (s Endpoints) Create(ctx context.Context, e *Endpoint) error {
 	all, err := s.Of(ctx, e.DeploymentID)
 	if err != nil {
@@ -93,7 +101,8 @@ func (s Endpoints) Create(ctx context.Context, e *Endpoint) error {
 	e.CreatedAt = s.now()
 	e.UpdatedAt = e.CreatedAt
 	// The pointer comes first: an endpoint that is told of runs can always be found, to change or delete it.
-	if _, err := s.Store.Put(ctx, record.Record{Key: ownerKey(e.ID), Body: []byte(e.DeploymentID)}); err != nil {
+	_, err = s.Store.Put(ctx, record.Record{Key: ownerKey(e.ID), Body: []byte(e.DeploymentID)})
+	if there, ok := record.Current(err); err != nil && !(ok && string(there.Body) == e.DeploymentID) {
 		return fmt.Errorf("write whose endpoint %s is: %w", e.ID, err)
 	}
 	return s.put(ctx, e)
