@@ -31,7 +31,7 @@ type workshop struct {
 var (
 	node = workshop{make: func(dir string) [][]string {
 		return [][]string{{"npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", dir,
-			"typescript@5", "@types/node@20", "express@4", "@types/express@4", "eventsource@3"}}
+			"typescript@5", "@types/node@20", "express@4", "@types/express@4", "eventsource@3", "ws@8"}}
 	}}
 	python = workshop{make: func(dir string) [][]string {
 		return [][]string{{"python3", "-m", "venv", dir}, {filepath.Join(dir, "bin", "pip"), "install", "--quiet", "flask>=3,<4"}}

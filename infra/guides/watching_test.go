@@ -59,7 +59,40 @@ watch(process.argv[2], (type, data, seq) => console.log(seq, type, data.status ?
 		t.Errorf("the page: %v\n%s", err, out)
 	}
 	lines := strings.Fields(s.said[1])
+	// The same address as a WebSocket.
+	dir = write(t, map[string]string{"page.cjs": `
+const { WebSocket } = require('` + filepath.Join(node.at(t), "node_modules", "ws") + `')
+const socket = new WebSocket(process.argv[2])
+socket.onmessage = ({ data }) => console.log(JSON.parse(data).type)
+socket.onerror = ({ message }) => console.log(message)
+`})
+	out, err = run(t, dir, nil, "node", "page.cjs", strings.Replace(d.home.URL, "http", "ws", 1)+ticket["url"].(string))
+	if err != nil || !strings.HasPrefix(out, "run.started") || !strings.HasSuffix(strings.TrimSpace(out), "complete") {
+		t.Errorf("the WebSocket: %v\n%s", err, out)
+	}
 	if status, _ := d.get(t, "/v1/runs/"+r.ID+"/events?last_seq="+lines[len(lines)-2]); status != http.StatusNoContent {
 		t.Errorf("after the end: %d", status)
+	}
+}
+
+func TestTheWebSocketOfAWorkspace(t *testing.T) {
+	d := deploy(t)
+	// The WebSocket of a browser, as a package. The run is started once the channel is open.
+	dir := write(t, map[string]string{"page.cjs": `
+const { WebSocket } = require('` + filepath.Join(node.at(t), "node_modules", "ws") + `')
+` + snippet(t, "watching-runs", "socket.js") + `
+const [base, token, deployment] = process.argv.slice(2)
+const send = listen(base.replace('http', 'ws') + '/ws', token, 'crew:' + deployment, (type, payload) => {
+  console.log(type, payload?.run_id ?? '', payload?.seq ?? '', payload?.message ?? '')
+  if (type === 'pong') fetch(base + '/v1/runs', { method: 'POST', headers: { Authorization: 'Bearer ' + token }, body: '{"input": {}}' })
+  if (type === 'run.completed') process.exit(0)
+})
+setTimeout(() => send({ type: 'ping' }), 500)
+setTimeout(() => process.exit(1), 30000)
+`})
+	out, err := run(t, dir, nil, "node", "page.cjs", d.home.URL, d.Token, d.ID)
+	r := d.started(t, nil)
+	if err != nil || !strings.Contains(out, "run.started "+r.ID) || !strings.Contains(out, "agent.log "+r.ID) || !strings.Contains(out, "run.completed "+r.ID) {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
