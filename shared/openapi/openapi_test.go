@@ -4,11 +4,39 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
+
+	"muster/shared/httpapi"
+	"muster/shared/openapi"
+	"muster/shared/workspace"
 )
 
 var update = flag.Bool("update", false, "make openapi.json and openapi.html of source/ and the catalogue of events")
+
+func TestTheFilesAreServed(t *testing.T) {
+	for _, r := range openapi.Routes(httpapi.Dialect{}) {
+		w := httptest.NewRecorder()
+		if err := r.Handle(w, httptest.NewRequest(r.Method, r.Path, nil), workspace.Caller{}); err != nil {
+			t.Fatal(err)
+		}
+		h := w.Header()
+		switch r.Path {
+		case "/openapi.json":
+			if !json.Valid(w.Body.Bytes()) || h.Get("Content-Type") != "application/json" || h.Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%s is served with %v", r.Path, h)
+			}
+		case "/openapi":
+			if h.Get("Content-Type") != "text/html; charset=utf-8" || !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") {
+				t.Errorf("%s is served with %v", r.Path, h)
+			}
+		default:
+			t.Errorf("nobody expects %s", r.Path)
+		}
+	}
+}
 
 func TestTheFilesAreMadeOfTheSources(t *testing.T) {
 	document, err := build()

@@ -56,6 +56,7 @@ type drawnParameter struct {
 
 type drawnAnswer struct {
 	Status, Doc string
+	Fault       bool // which is drawn in one line
 	Headers     []string
 	Bodies      []named
 }
@@ -136,10 +137,10 @@ func (p painter) operation(method, path string, op object) drawn {
 			Name: q.text("name"), In: q.text("in"), Required: required, Is: template.HTML(p.shape(q.object("schema"), "")), Doc: markdown(q.text("description")),
 		})
 	}
-	d.Bodies = p.bodies(op.object("requestBody"))
+	d.Bodies = p.bodies(op.object("requestBody"), true)
 	for _, f := range op.object("responses") {
 		r := f.value.(object)
-		a := drawnAnswer{Status: f.name, Doc: r.text("description"), Bodies: p.bodies(r)}
+		a := drawnAnswer{Status: f.name, Doc: r.text("description"), Fault: f.name >= "400", Bodies: p.bodies(r, f.name < "400")}
 		for _, h := range r.object("headers") {
 			a.Headers = append(a.Headers, h.name)
 		}
@@ -148,14 +149,19 @@ func (p painter) operation(method, path string, op object) drawn {
 	return d
 }
 
-func (p painter) bodies(o object) (all []named) {
+// bodies draws the bodies by media type, the fields of those with a name too if they are wanted.
+func (p painter) bodies(o object, fields bool) (all []named) {
 	for _, f := range o.object("content") {
 		media := f.value.(object)
 		schema := media.object("schema")
 		if item := media.object("x-item-schema"); item != nil {
 			schema = item
 		}
-		all = append(all, named{Name: f.name, Body: template.HTML(p.shape(schema, ""))})
+		body := p.shape(schema, "")
+		if of := p.resolve(schema); fields && schema.text("$ref") != "" && of.object("properties") != nil {
+			body += " " + p.shape(of, "")
+		}
+		all = append(all, named{Name: f.name, Body: template.HTML(body)})
 	}
 	return all
 }
@@ -233,6 +239,9 @@ func (p painter) shape(s object, indent string) string {
 	}
 	if format := s.text("format"); format != "" {
 		kind += " (" + format + ")"
+	}
+	if prefix, _, ok := strings.Cut(s.text("pattern"), "_"); ok {
+		kind = strings.Replace(kind, "string", strings.TrimPrefix(prefix, "^")+"_…", 1)
 	}
 	if items := s.object("items"); items != nil {
 		kind = strings.Replace(html.EscapeString(kind), "array", "list of "+p.shape(items, indent), 1)
