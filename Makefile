@@ -60,7 +60,7 @@ emulators: ## run the AWS adapters and the end-to-end suite against emulators
 	MUSTER_EMULATORS=1 go test -shuffle=on -count=1 $(EMULATED)
 
 .PHONY: guides
-guides: ## run every snippet of the guides (fetches Express, TypeScript and Flask)
+guides: ## run every snippet of the guides (fetches Express, TypeScript and Flask; wants curl, jq and openssl)
 	MUSTER_GUIDES=1 go test -count=1 ./infra/guides
 
 .PHONY: soak

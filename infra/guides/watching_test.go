@@ -84,10 +84,10 @@ const { WebSocket } = require('` + filepath.Join(node.at(t), "node_modules", "ws
 const [base, token, deployment] = process.argv.slice(2)
 const send = listen(base.replace('http', 'ws') + '/ws', token, 'crew:' + deployment, (type, payload) => {
   console.log(type, payload?.run_id ?? '', payload?.seq ?? '', payload?.message ?? '')
-  if (type === 'pong') fetch(base + '/v1/runs', { method: 'POST', headers: { Authorization: 'Bearer ' + token }, body: '{"input": {}}' })
+  if (type === 'pong' && again) again = clearInterval(again), fetch(base + '/v1/runs', { method: 'POST', headers: { Authorization: 'Bearer ' + token }, body: '{"input": {}}' })
   if (type === 'run.completed') process.exit(0)
 })
-setTimeout(() => send({ type: 'ping' }), 500)
+let again = setInterval(() => { try { send({ type: 'ping' }) } catch {} }, 100) // it throws until the socket is open
 setTimeout(() => process.exit(1), 30000)
 `})
 	out, err := run(t, dir, nil, "node", "page.cjs", d.home.URL, d.Token, d.ID)
