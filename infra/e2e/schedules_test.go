@@ -87,11 +87,11 @@ func firesByItself(t *testing.T, h *home) {
 func saysWhyNot(t *testing.T, h *home) {
 	d := h.deploy(t, simple(h.answer(say("Never."))))
 	path := "/v1/deployments/" + d.ID
-	h.want(t, http.StatusCreated, "POST", path+"/schedules", d.Token, map[string]any{
-		"expression": "rate(1 day)", "start": h.now().UTC().Add(3 * time.Second).Format(time.RFC3339), "inputs": map[string]any{"topic": "clocks"}, "catch_up": "once",
-	}, nil)
 	var v version
 	h.want(t, http.StatusCreated, "POST", path+"/versions", h.token, map[string]any{"files": crew(agent("worker", "offline"), task("work", "worker", "Work on {subject}"))}, &v)
+	h.want(t, http.StatusCreated, "POST", path+"/schedules", d.Token, map[string]any{
+		"expression": "rate(1 day)", "start": h.now().UTC().Add(5 * time.Second).Format(time.RFC3339), "inputs": map[string]any{"topic": "clocks"}, "catch_up": "once",
+	}, nil)
 	h.want(t, http.StatusOK, "PUT", path+"/environments/production", h.token, map[string]any{"version_number": v.VersionNumber}, nil)
 	eventually(t, "each schedule says why there is no run", func() bool {
 		for _, s := range d.schedules(t) {

@@ -111,7 +111,12 @@ func clearsTheWay(t *testing.T, h *home) {
 		if r := d.run(t, slow); r.Status != "canceled" {
 			t.Errorf("the one in the way %s", r.Status)
 		}
-		if now := d.look(t, thread.ThreadID); now.Values["output"] != "Done." {
+		var now threaded
+		eventually(t, "the thread is free", func() bool { // its run is over a moment before it has left its turn
+			now = d.look(t, thread.ThreadID)
+			return now.Status != "busy"
+		})
+		if now.Values["output"] != "Done." {
 			t.Errorf("the thread holds %v", now.Values)
 		}
 	}
