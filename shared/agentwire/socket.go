@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -102,8 +103,17 @@ func (s *Socket) Disconnect(ctx context.Context, connectionID string) error {
 	return s.Hub.Close(ctx, connectionID)
 }
 
-// Receive does what a client asks for. An error is ours; what is wrong with the message the client is told.
+// Receive does what a client asks for, and tells it what is wrong. It fails only where not even that can be told.
 func (s *Socket) Receive(ctx context.Context, connectionID string, message []byte) error {
+	err := s.receive(ctx, connectionID, message)
+	if err == nil {
+		return nil
+	}
+	slog.ErrorContext(ctx, "A message on a WebSocket came to nothing.", "connection", connectionID, "error", err)
+	return s.answer(ctx, connectionID, errorFrame("", fault.New(fault.Internal, "internal error")))
+}
+
+func (s *Socket) receive(ctx context.Context, connectionID string, message []byte) error {
 	if len(message) > maxFrame {
 		return s.Hub.End(ctx, connectionID, channel.TooLarge)
 	}
@@ -140,7 +150,7 @@ func (s *Socket) Receive(ctx context.Context, connectionID string, message []byt
 	case err == nil, errors.Is(err, channel.ErrGone):
 		return nil
 	case fault.KindOf(err) == fault.Internal:
-		return errors.Join(err, s.answer(ctx, connectionID, errorFrame(m.Channel, fault.New(fault.Internal, "internal error"))))
+		return err
 	}
 	return s.answer(ctx, connectionID, errorFrame(m.Channel, err))
 }

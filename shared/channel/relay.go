@@ -52,7 +52,11 @@ func cursorKey(connectionID, runID string) record.Key {
 }
 
 func (h *Hub) cursor(ctx context.Context, connectionID, runID string) (at cursor, err error) {
-	rec, err := h.Store.Get(ctx, cursorKey(connectionID, runID))
+	var rec record.Record
+	err = try(ctx, func() error {
+		rec, err = h.Store.Get(ctx, cursorKey(connectionID, runID))
+		return err
+	})
 	if fault.Is(err, fault.NotFound) {
 		return cursor{Page: 1}, nil // the run began after the subscription
 	}
@@ -74,16 +78,23 @@ func (h *Hub) putCursor(ctx context.Context, connectionID, runID string, at *cur
 		return fmt.Errorf("encode a cursor of connection %s: %w", connectionID, err)
 	}
 	rec := record.Record{Key: cursorKey(connectionID, runID), Rev: at.rev, Body: body, Expires: h.now().Add(keepTime)}
-	for wait := 10 * time.Millisecond; ; wait *= 2 {
+	return try(ctx, func() error {
 		rev, err := h.Store.Put(ctx, rec)
 		if there, taken := record.Current(err); taken && string(there.Body) == string(body) {
 			rev, err = there.Rev, nil // an earlier try got through
 		}
 		if err == nil {
 			at.rev = rev
-			return nil
 		}
-		if fault.KindOf(err) != fault.Internal || wait > time.Second || ctx.Err() != nil {
+		return err
+	})
+}
+
+// try tries what fails for no reason of its own again, for about a second.
+func try(ctx context.Context, f func() error) error {
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		err := f()
+		if err == nil || fault.KindOf(err) != fault.Internal || wait > time.Second || ctx.Err() != nil {
 			return err
 		}
 		select {
@@ -151,6 +162,9 @@ func (h *Hub) relay(ctx context.Context, c Connection, about About, seq int, pag
 		}
 		if at.Page > seq {
 			return 0, nil
+		}
+		if at.Holder == me {
+			break // the answer to the write was lost
 		}
 		held := at.Holder != "" && h.now().Before(at.Until)
 		left := at.Until.Sub(h.now())
