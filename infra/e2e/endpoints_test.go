@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,14 +22,19 @@ import (
 	"muster/shared/webhook"
 )
 
-// endpoints is about outgoing webhooks, as seed 002 has them, and what is beyond it.
+// endpoints is about outgoing webhooks, as seed 002 has them, and what is beyond it: what needs a good day, for a rotation whose
+// answer is lost cannot be repeated.
 var endpoints = []behaviour{
+	{"while a secret takes another's place, both are good", rotates},
+}
+
+// endpointsAnyDay hold on a bad day too.
+var endpointsAnyDay = []behaviour{
 	{"who follows seed 002 makes a webhook, starts a run, verifies what comes, and finds it in the log", walksTheSeed},
 	{"a webhook hears of runs in its own environment only", hearsItsEnvironment},
 	{"a run that was canceled says that and nothing else", hearsCanceled},
 	{"a disabled webhook hears nothing; what it missed can be replayed by time", replaysWhatWasMissed},
 	{"a test is posted as everything is", postsATest},
-	{"while a secret takes another's place, both are good", rotates},
 	{"a delivery that was given up is sent again under its id, alone and with others", sendsAgain},
 	{"a webhook at an address of ours says no more than that", saysNothingOfTheInside},
 }
@@ -47,7 +53,7 @@ func (d deployment) endpoint(t *testing.T, url string, fields ...map[string]any)
 			body[k] = v
 		}
 	}
-	d.home.want(t, http.StatusCreated, "POST", "/v1/deployments/"+d.ID+"/webhooks/outgoing", d.Token, body, &e)
+	d.home.want(t, http.StatusCreated, "POST", "/v1/deployments/"+d.ID+"/webhooks/outgoing", d.Token, body, &e, "Idempotency-Key", rand.Text())
 	return e
 }
 
@@ -58,7 +64,7 @@ func (d deployment) start(t *testing.T, environment string) string {
 		RunID string `json:"run_id"`
 	}
 	body := map[string]any{"deployment_id": d.ID, "environment": environment, "input": map[string]any{"topic": "webhooks"}}
-	d.home.want(t, http.StatusAccepted, "POST", "/v1/runs", d.Token, body, &started)
+	d.home.want(t, http.StatusAccepted, "POST", "/v1/runs", d.Token, body, &started, "Idempotency-Key", rand.Text())
 	return started.RunID
 }
 
@@ -163,8 +169,11 @@ func walksTheSeed(t *testing.T, h *home) {
 			Secret       json.RawMessage `json:"secret"`
 		} `json:"webhooks"`
 	}
-	h.want(t, http.StatusOK, "GET", "/v1/deployments/"+d.ID+"/webhooks/outgoing", d.Token, nil, &list)
-	if len(list.Webhooks) != 1 || list.Webhooks[0].LastDelivery.ID != found.ID || list.Webhooks[0].Secret != nil {
+	eventually(t, "the list has the delivery", func() bool { // it reads an index, which is behind on a bad day
+		h.want(t, http.StatusOK, "GET", "/v1/deployments/"+d.ID+"/webhooks/outgoing", d.Token, nil, &list)
+		return len(list.Webhooks) == 1 && list.Webhooks[0].LastDelivery.ID == found.ID
+	})
+	if list.Webhooks[0].Secret != nil {
 		t.Errorf("the list has %+v", list)
 	}
 }
@@ -258,12 +267,14 @@ func replaysWhatWasMissed(t *testing.T, h *home) {
 	h.want(t, http.StatusConflict, "POST", path+"/redrive", d.Token, map[string]any{"status": "skipped"}, nil)
 	h.want(t, http.StatusOK, "PATCH", path, d.Token, map[string]any{"enabled": true}, nil)
 	second := d.start(t, "production")
-	r.until(t, "the second run", func(posts []post) bool { return len(posts) == 1 })
+	r.until(t, "the second run", func(posts []post) bool { return len(named(posts, "run.succeeded")) == 1 })
 	since := h.now().Add(-time.Hour).UTC().Format(time.RFC3339)
-	h.want(t, http.StatusAccepted, "POST", path+"/redrive", d.Token, map[string]any{"status": "skipped", "since": since}, nil)
-	posts := r.until(t, "the first run", func(posts []post) bool { return len(posts) == 2 })
+	eventually(t, "the first run is found", func() bool { // in a list that is behind on a bad day
+		return d.redrive(t, e, map[string]any{"status": "skipped", "since": since}) > 0
+	})
+	posts := r.until(t, "the first run", func(posts []post) bool { return len(named(posts, "run.succeeded")) == 2 })
 	var told []any
-	for _, p := range posts {
+	for _, p := range named(posts, "run.succeeded") {
 		if err := webhook.Verify(e.Secret, p.header, p.body, p.at); err != nil {
 			t.Error(err)
 		}
@@ -273,6 +284,23 @@ func replaysWhatWasMissed(t *testing.T, h *home) {
 		t.Errorf("who was told of (-want +got):\n%s", diff)
 	}
 	d.log(t, e, "succeeded", 2)
+}
+
+// redrive asks for deliveries again, waits until all are on their way, and gives how many those are.
+func (d deployment) redrive(t *testing.T, e endpointOf, ask map[string]any) (sent int) {
+	t.Helper()
+	path := "/v1/webhooks/outgoing/" + e.ID + "/redrive"
+	var begun struct {
+		ID    string `json:"id"`
+		State string `json:"state"`
+		Sent  int    `json:"sent"`
+	}
+	d.home.want(t, http.StatusAccepted, "POST", path, d.Token, ask, &begun)
+	eventually(t, "the redrive is done", func() bool {
+		d.home.want(t, http.StatusOK, "GET", path+"/"+begun.ID, d.Token, nil, &begun)
+		return begun.State == "done"
+	})
+	return begun.Sent
 }
 
 // pinged is what a test answers.
@@ -383,19 +411,13 @@ func sendsAgain(t *testing.T, h *home) {
 		t.Errorf("got %+v", one)
 	}
 
-	var begun struct {
-		ID    string `json:"id"`
-		State string `json:"state"`
-		Sent  int    `json:"sent"`
-	}
-	path := "/v1/webhooks/outgoing/" + e.ID + "/redrive"
-	h.want(t, http.StatusAccepted, "POST", path, d.Token, map[string]any{"status": "exhausted"}, &begun)
-	eventually(t, "the redrive is done", func() bool {
-		h.want(t, http.StatusOK, "GET", path+"/"+begun.ID, d.Token, nil, &begun)
-		return begun.State == "done"
+	sent := 0
+	eventually(t, "redrives have sent the others", func() bool { // what a log that is behind does not show is for the next
+		sent += d.redrive(t, e, map[string]any{"status": "exhausted"})
+		return sent >= 2
 	})
-	if begun.Sent != 2 {
-		t.Errorf("got %+v", begun)
+	if sent != 2 {
+		t.Errorf("%d were sent", sent)
 	}
 	taken := d.log(t, e, "succeeded", 3)
 	ids := func(entries []logEntry) (all []string) {

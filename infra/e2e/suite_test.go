@@ -39,10 +39,10 @@ type behaviour struct {
 }
 
 // calm are the behaviours that need a good day: a client there sees no 5xx, and knows how often something happens.
-var calm = concat(whatItTells, models, people, limits, turns, badInput, deploymentWire, schedules, threads, receivers, endpoints, watching, triggers, triggersAnyDay, agents, agentsAnyDay, served)
+var calm = concat(whatItTells, models, people, limits, turns, badInput, deploymentWire, schedules, threads, receivers, endpoints, endpointsAnyDay, watching, triggers, triggersAnyDay, agents, agentsAnyDay, served)
 
 // always are those that hold on a bad day too.
-var always = concat(whatItTells, models, people, limits, schedules, threads, receivers, watchingAnyDay, triggersAnyDay, agentsAnyDay)
+var always = concat(whatItTells, models, people, limits, schedules, threads, receivers, endpointsAnyDay, watchingAnyDay, triggersAnyDay, agentsAnyDay)
 
 func concat(all ...[]behaviour) (joined []behaviour) {
 	for _, some := range all {

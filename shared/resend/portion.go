@@ -2,6 +2,7 @@ package resend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,6 +23,8 @@ const (
 	margin = 5 * time.Second
 	// disabled is how long a redrive waits before it looks again whether its endpoint is enabled.
 	disabled = time.Minute
+	// afterFault is how long a redrive waits after a fault of ours.
+	afterFault = 5 * time.Second
 	// longest is how long before its events a run may have begun for them to be found.
 	longest = 7 * 24 * time.Hour
 )
@@ -68,6 +71,7 @@ func (s *Service) advance(ctx context.Context, k record.Key, most size) error {
 	if err := s.put(ctx, &r); err != nil {
 		return ignoreConflict(err)
 	}
+	before := r
 	p := &portion{s: s, r: &r, e: e, size: most, began: began, perSecond: rate}
 	if e.MaxRPS > 0 {
 		p.perSecond = min(rate, e.MaxRPS)
@@ -82,7 +86,8 @@ func (s *Service) advance(ctx context.Context, k record.Key, most size) error {
 	}
 	if err != nil {
 		// What was done stays done, and its status says so: the portion begins again where it began.
-		return fmt.Errorf("redrive %s: %w", r.ID, err)
+		before.due = began.Add(afterFault).UTC()
+		return errors.Join(fmt.Errorf("redrive %s: %w", r.ID, err), s.settle(ctx, &before))
 	}
 	if p.through {
 		s.end(&r, Done)
