@@ -45,6 +45,9 @@ type post struct {
 }
 
 func newReceiver(t *testing.T, h *home) *receiver {
+	if h.contract == nil { // the home of a process of its own
+		h.contract = &held{contract: theContract(), t: t}
+	}
 	r := &receiver{home: h}
 	r.changed = sync.NewCond(&r.mu)
 	server := httptest.NewServer(r)
