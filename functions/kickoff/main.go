@@ -25,5 +25,5 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	lambda.Start(invoke.HTTP(app.New(backends).HTTP()))
+	lambda.Start(invoke.HTTP(app.New(backends).Kickoff()))
 }

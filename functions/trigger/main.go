@@ -28,5 +28,5 @@ func main() {
 	}
 	backends.Rules = &cel.Rules{}
 	a := app.New(backends)
-	lambda.Start(invoke.HTTPOr(a.HTTP(), a.Direct))
+	lambda.Start(invoke.HTTPOr(a.Trigger(), a.Direct))
 }

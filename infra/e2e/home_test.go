@@ -204,8 +204,8 @@ func newHome(t *testing.T, open opener, s settings) *home {
 	}
 
 	handlers := map[string]lambda.Handler{
-		"kickoff":    invoke.HTTP(h.app.HTTP()),
-		"trigger":    invoke.HTTPOr(h.app.HTTP(), h.app.Direct),
+		"kickoff":    invoke.HTTP(h.app.Kickoff()),
+		"trigger":    invoke.HTTPOr(h.app.Trigger(), h.app.Direct),
 		"api":        invoke.HTTP(h.app.HTTP()),
 		"runner":     invoke.Batch(h.app.Runner, h.backend.queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, h.backend.queues[infra.Deliveries]),

@@ -101,8 +101,8 @@ func serve(ctx context.Context, o options) error {
 	}
 
 	handlers := map[string]lambda.Handler{
-		"kickoff":    invoke.HTTP(h.app.HTTP()),
-		"trigger":    invoke.HTTPOr(h.app.HTTP(), h.app.Direct),
+		"kickoff":    invoke.HTTP(h.app.Kickoff()),
+		"trigger":    invoke.HTTPOr(h.app.Trigger(), h.app.Direct),
 		"api":        invoke.HTTP(h.app.HTTP()),
 		"runner":     invoke.Batch(h.app.Runner, queues[infra.Runs]),
 		"dispatcher": invoke.Batch(h.app.Dispatcher, queues[infra.Deliveries]),

@@ -2,6 +2,7 @@ package agentwire
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"muster/events"
@@ -77,7 +78,20 @@ var plain = httpapi.Dialect{Body: func(f *fault.Error) any {
 
 // Routes lists what the wire serves, as far as its Needs are there. The routes can be read as data from a Wire that has
 // nothing else.
-func (w *Wire) Routes() []httpapi.Route {
+func (w *Wire) Routes() []httpapi.Route { return slices.Concat(w.Asking(), w.Triggering()) }
+
+// Triggering gives the route that triggers an agent.
+func (w *Wire) Triggering() (routes []httpapi.Route) {
+	if w.Needs.All() {
+		routes = append(routes, httpapi.Route{
+			Method: "POST", Path: "/api/v1/webhooks/{crewId}/{agentId}/trigger", Function: "trigger", Who: httpapi.Anyone, Dialect: plain, Handle: w.trigger,
+		})
+	}
+	return routes
+}
+
+// Asking gives the routes of the function api.
+func (w *Wire) Asking() []httpapi.Route {
 	routes := []httpapi.Route{
 		{Method: "GET", Path: "/api/health", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.health},
 		{Method: "GET", Path: "/api/v1/runs", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listRuns},
@@ -91,11 +105,6 @@ func (w *Wire) Routes() []httpapi.Route {
 	if w.Needs.InternalToken {
 		routes = append(routes, httpapi.Route{
 			Method: "GET", Path: "/api/v1/internal/agents/{agentId}/webhook-secret", Function: "api", Inside: true, Who: httpapi.Anyone, Dialect: Dialect, Handle: w.showSecret,
-		})
-	}
-	if w.Needs.All() {
-		routes = append(routes, httpapi.Route{
-			Method: "POST", Path: "/api/v1/webhooks/{crewId}/{agentId}/trigger", Function: "trigger", Who: httpapi.Anyone, Dialect: plain, Handle: w.trigger,
 		})
 	}
 	return routes

@@ -9,6 +9,7 @@ package ampwire
 import (
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"muster/shared/crew"
@@ -41,11 +42,23 @@ type errorReply struct {
 	Detail string `json:"detail"`
 }
 
-// Routes lists what the wire serves. It needs no Wire, so that the routes can be read as data.
+// Routes lists what the wire serves. It needs no Wire, so that the routes can be read as data. Each function that
+// is to begin quickly has a list of its own, so that what it does not serve is not linked into it.
 func (w *Wire) Routes() []httpapi.Route {
+	return slices.Concat(w.Asking(), w.Kickoffs())
+}
+
+// Kickoffs gives the route that starts runs.
+func (w *Wire) Kickoffs() []httpapi.Route {
+	return []httpapi.Route{
+		{Method: "POST", Path: "/kickoff", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.kickoff},
+	}
+}
+
+// Asking gives the routes of the function api.
+func (w *Wire) Asking() []httpapi.Route {
 	return []httpapi.Route{
 		{Method: "GET", Path: "/inputs", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.inputs},
-		{Method: "POST", Path: "/kickoff", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.kickoff},
 		{Method: "GET", Path: "/status/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.status},
 		// Once documented by mistake, and still called.
 		{Method: "GET", Path: "/{id}/status", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.status},

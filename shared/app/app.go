@@ -114,20 +114,40 @@ func New(b Backends) *App {
 
 // HTTP gives the handler of every route of every wire.
 func (a *App) HTTP() http.Handler {
-	amp := &ampwire.Wire{Runs: a.Runs, Crews: a.Crews, CheckURL: a.client.CheckURL, Note: a.modelNote, Now: a.b.Now}
-	deploy := &deploywire.Wire{
-		Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Schedules: a.schedules(),
-		Threads: &thread.Threads{Store: a.b.Records, Runs: a.Runs, Now: a.b.Now}, Now: a.b.Now,
-		Queues: []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}},
-		Feed:   a.feed, StreamURL: a.b.StreamURL,
-		Endpoints: webhook.Endpoints{Store: a.b.Records, Now: a.b.Now}, Deliveries: webhook.Deliveries{Store: a.b.Records}, Resend: a.resend(),
-		Ping: a.tell.get(a.newDispatcher).Ping, CheckURL: a.client.CheckURL,
-		Triggers: a.triggers(), PublicURL: a.b.PublicURL,
+	deploy := a.deploy()
+	deploy.Threads, deploy.Feed = &thread.Threads{Store: a.b.Records, Runs: a.Runs, Now: a.b.Now}, a.feed
+	deploy.Queues = []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}}
+	deploy.Endpoints, deploy.Deliveries = webhook.Endpoints{Store: a.b.Records, Now: a.b.Now}, webhook.Deliveries{Store: a.b.Records}
+	deploy.Resend, deploy.Ping = a.resend(), a.tell.get(a.newDispatcher).Ping
+	return a.serve(a.amp().Routes(), deploy.Routes(), a.agents().Routes(), guide.Routes(deploywire.Dialect), openapi.Routes(deploywire.Dialect))
+}
+
+// Kickoff gives the handler of the routes that start runs, and of no others.
+func (a *App) Kickoff() http.Handler { return a.serve(a.amp().Kickoffs(), a.deploy().Kickoffs()) }
+
+// Trigger gives the handler of the routes that others start runs by, and of no others.
+func (a *App) Trigger() http.Handler {
+	return a.serve(a.deploy().Triggering(), a.agents().Triggering())
+}
+
+func (a *App) serve(routes ...[]httpapi.Route) http.Handler {
+	return httpapi.API{Routes: slices.Concat(routes...), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log}.Handler()
+}
+
+func (a *App) amp() *ampwire.Wire {
+	return &ampwire.Wire{Runs: a.Runs, Crews: a.Crews, CheckURL: a.client.CheckURL, Note: a.modelNote, Now: a.b.Now}
+}
+
+// deploy is the wire with what starting runs needs.
+func (a *App) deploy() *deploywire.Wire {
+	return &deploywire.Wire{
+		Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Sealer: a.b.Sealer, Schedules: a.schedules(), Triggers: a.triggers(),
+		CheckURL: a.client.CheckURL, StreamURL: a.b.StreamURL, PublicURL: a.b.PublicURL, Now: a.b.Now,
 	}
-	agents := &agentwire.Wire{Runs: a.Runs, Crews: a.Crews, Triggers: a.triggers(), Tokens: a.Tokens, Needs: a.b.Agents, Now: a.b.Now}
-	return httpapi.API{
-		Routes: slices.Concat(amp.Routes(), deploy.Routes(), agents.Routes(), guide.Routes(deploywire.Dialect), openapi.Routes(deploywire.Dialect)), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log,
-	}.Handler()
+}
+
+func (a *App) agents() *agentwire.Wire {
+	return &agentwire.Wire{Runs: a.Runs, Crews: a.Crews, Triggers: a.triggers(), Tokens: a.Tokens, Needs: a.b.Agents, Now: a.b.Now}
 }
 
 // Direct starts a run for an invocation that is no request: of a schedule or a rule of EventBridge.
@@ -142,8 +162,7 @@ func (a *App) triggers() *trigger.Service {
 // Stream gives the handler of the routes whose answers stream, and of no others.
 func (a *App) Stream() http.Handler {
 	deploy := &deploywire.Wire{Runs: a.Runs, Tokens: a.Tokens, Feed: a.feed, Now: a.b.Now}
-	routes := slices.DeleteFunc(deploy.Routes(), func(r httpapi.Route) bool { return r.Function != "stream" })
-	return httpapi.API{Routes: routes, Tokens: a.Tokens, Fallback: deploywire.Dialect, Log: a.b.Log}.Handler()
+	return httpapi.API{Routes: deploy.Watching(), Tokens: a.Tokens, Fallback: deploywire.Dialect, Log: a.b.Log}.Handler()
 }
 
 // Socket takes what happens on the connections of the WebSocket.

@@ -8,6 +8,7 @@ package deploywire
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"muster/events"
@@ -90,8 +91,37 @@ var codes = map[fault.Kind]string{
 	fault.Internal:     "internal",
 }
 
-// Routes lists what the wire serves. It needs no Wire, so that the routes can be read as data.
+// Routes lists what the wire serves. It needs no Wire, so that the routes can be read as data. Each function that
+// is to begin quickly has a list of its own, so that what it does not serve is not linked into it.
 func (w *Wire) Routes() []httpapi.Route {
+	return slices.Concat(w.Asking(), w.Kickoffs(), w.Watching(), w.Triggering())
+}
+
+// Kickoffs gives the routes that start runs.
+func (w *Wire) Kickoffs() []httpapi.Route {
+	return []httpapi.Route{
+		{Method: "POST", Path: "/v1/deployments/{id}/schedules/{schedule}/run", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.runSchedule},
+		{Method: "POST", Path: "/v1/runs", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.startRun},
+		{Method: "POST", Path: "/v1/runs/{id}/rerun", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.rerun},
+	}
+}
+
+// Triggering gives the route that others start runs by.
+func (w *Wire) Triggering() []httpapi.Route {
+	return []httpapi.Route{
+		{Method: "POST", Path: "/webhooks/runs/{token}", Function: "trigger", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.receive},
+	}
+}
+
+// Watching gives the route whose answers stream.
+func (w *Wire) Watching() []httpapi.Route {
+	return []httpapi.Route{
+		{Method: "GET", Path: "/v1/runs/{id}/events", Function: "stream", Who: httpapi.Watcher, Dialect: Dialect, Handle: w.watchRun},
+	}
+}
+
+// Asking gives the routes of the function api.
+func (w *Wire) Asking() []httpapi.Route {
 	return []httpapi.Route{
 		{Method: "POST", Path: "/v1/deployments", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.createDeployment},
 		{Method: "GET", Path: "/v1/deployments", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listDeployments},
@@ -104,12 +134,8 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "GET", Path: "/v1/deployments/{id}/schedules/{schedule}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getSchedule},
 		{Method: "PATCH", Path: "/v1/deployments/{id}/schedules/{schedule}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.changeSchedule},
 		{Method: "DELETE", Path: "/v1/deployments/{id}/schedules/{schedule}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.deleteSchedule},
-		{Method: "POST", Path: "/v1/deployments/{id}/schedules/{schedule}/run", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.runSchedule},
-		{Method: "POST", Path: "/v1/runs", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.startRun},
 		{Method: "GET", Path: "/v1/runs", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listRuns},
 		{Method: "GET", Path: "/v1/runs/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getRun},
-		{Method: "POST", Path: "/v1/runs/{id}/rerun", Function: "kickoff", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.rerun},
-		{Method: "GET", Path: "/v1/runs/{id}/events", Function: "stream", Who: httpapi.Watcher, Dialect: Dialect, Handle: w.watchRun},
 		{Method: "POST", Path: "/v1/runs/{id}/tickets", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addTicket},
 		{Method: "POST", Path: "/v1/runs/{id}/events", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.addEvent},
 		{Method: "POST", Path: "/v1/runs/{id}/cancel", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.cancelRun},
@@ -124,7 +150,6 @@ func (w *Wire) Routes() []httpapi.Route {
 		{Method: "GET", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.showLink},
 		{Method: "POST", Path: "/approvals/{id}/{answer}", Function: "api", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.useLink},
 		{Method: "GET", Path: "/v1/health/runs", Function: "api", Who: httpapi.Workspace, Dialect: Dialect, Handle: w.health},
-		{Method: "POST", Path: "/webhooks/runs/{token}", Function: "trigger", Who: httpapi.Anyone, Dialect: Dialect, Handle: w.receive},
 		{Method: "POST", Path: "/v1/deployments/{id}/webhooks/incoming", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.createTrigger},
 		{Method: "GET", Path: "/v1/deployments/{id}/webhooks/incoming", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.listTriggers},
 		{Method: "GET", Path: "/v1/webhooks/incoming/{id}", Function: "api", Who: httpapi.Deployment, Dialect: Dialect, Handle: w.getTrigger},
