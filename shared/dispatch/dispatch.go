@@ -101,10 +101,13 @@ const (
 	recordTime = 5 * time.Second
 	// atOnce is how many parts of a page are posted to a target at the same time.
 	atOnce = 8
-	// ownFault is the wait after a failure that is ours: the store, the queue, a format. The queue's receive count
-	// ends it.
-	ownFault = 30 * time.Second
 )
+
+// ownFault is the wait after a failure that is ours, the store, the queue, a format, when a message was received so often:
+// 2 s, then double, up to five minutes. The queue's receive count ends it, after more than an hour.
+func ownFault(receives int) time.Duration {
+	return min(time.Second<<min(receives, 10), 5*time.Minute)
+}
 
 // Handle is the queue.Handler of the deliveries queue.
 func (d *Dispatcher) Handle(ctx context.Context, m queue.Received) (answer queue.Answer) {
@@ -117,11 +120,11 @@ func (d *Dispatcher) Handle(ctx context.Context, m queue.Received) (answer queue
 	defer func() {
 		if p := recover(); p != nil {
 			log.Error("the dispatcher panicked", "panic", p, "stack", string(debug.Stack()))
-			answer = queue.RetryIn(ownFault)
+			answer = queue.RetryIn(ownFault(m.Receives))
 		}
 	}()
 	if asked.Target == run.Channels {
-		return d.relay(ctx, asked, log)
+		return d.relay(ctx, asked, m.Receives, log)
 	}
 	j, err := d.open(ctx, asked, log)
 	if err == nil {
@@ -139,7 +142,7 @@ func (d *Dispatcher) Handle(ctx context.Context, m queue.Received) (answer queue
 		return queue.Drop(fault.Message(err))
 	case err != nil:
 		log.Error("a delivery is put off", "error", err)
-		return queue.RetryIn(ownFault)
+		return queue.RetryIn(ownFault(m.Receives))
 	case j.comesBack:
 		return queue.RetryIn(j.backIn)
 	}
@@ -147,7 +150,7 @@ func (d *Dispatcher) Handle(ctx context.Context, m queue.Received) (answer queue
 }
 
 // relay has connections told of a page. Nothing is recorded: who was not there, or was cut off, resumes from the journal.
-func (d *Dispatcher) relay(ctx context.Context, m run.DeliveryMessage, log *slog.Logger) queue.Answer {
+func (d *Dispatcher) relay(ctx context.Context, m run.DeliveryMessage, receives int, log *slog.Logger) queue.Answer {
 	if d.Channels == nil {
 		return queue.Drop("Nobody knows how to tell connections.")
 	}
@@ -165,7 +168,7 @@ func (d *Dispatcher) relay(ctx context.Context, m run.DeliveryMessage, log *slog
 		return queue.Drop(fault.Message(err))
 	case err != nil:
 		log.Error("telling connections is put off", "error", err)
-		return queue.RetryIn(ownFault)
+		return queue.RetryIn(ownFault(receives))
 	case again > 0:
 		return queue.RetryIn(again)
 	}

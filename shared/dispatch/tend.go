@@ -70,7 +70,7 @@ func (d *Dispatcher) later(ctx context.Context, h webhook.Health, f func(*webhoo
 // record is due again.
 func (d *Dispatcher) probe(ctx context.Context, e webhook.Endpoint, h webhook.Health) error {
 	const some = 10
-	found, err := d.Store.List(ctx, webhook.ParkedList(e.ID), "", some)
+	found, err := d.Store.Oldest(ctx, webhook.ParkedList(e.ID), some)
 	if err != nil {
 		return fmt.Errorf("list what is parked under endpoint %s: %w", e.ID, err)
 	}
@@ -100,7 +100,7 @@ func (d *Dispatcher) release(ctx context.Context, endpointID string, h webhook.H
 	var found []record.Entry
 	if n > 0 {
 		var err error
-		if found, err = d.Store.List(ctx, webhook.ParkedList(endpointID), "", n); err != nil {
+		if found, err = d.Store.Oldest(ctx, webhook.ParkedList(endpointID), n); err != nil {
 			return fmt.Errorf("list what is parked under endpoint %s: %w", endpointID, err)
 		}
 	}

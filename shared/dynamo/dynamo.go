@@ -161,6 +161,15 @@ func (s *Store) Due(ctx context.Context, shard int, notAfter time.Time, limit in
 
 // List finds the records of a list.
 func (s *Store) List(ctx context.Context, name, before string, limit int) ([]record.Entry, error) {
+	return s.list(ctx, name, before, false, limit)
+}
+
+// Oldest finds the records at the end of a list.
+func (s *Store) Oldest(ctx context.Context, name string, limit int) ([]record.Entry, error) {
+	return s.list(ctx, name, "", true, limit)
+}
+
+func (s *Store) list(ctx context.Context, name, before string, ascending bool, limit int) ([]record.Entry, error) {
 	condition := "gsi2pk = :list"
 	values := map[string]types.AttributeValue{":list": text(name)}
 	if before != "" {
@@ -171,7 +180,7 @@ func (s *Store) List(ctx context.Context, name, before string, limit int) ([]rec
 		IndexName:                 aws.String(list),
 		KeyConditionExpression:    &condition,
 		ExpressionAttributeValues: values,
-		ScanIndexForward:          aws.Bool(false),
+		ScanIndexForward:          &ascending,
 	}, limit, all)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", name, err)

@@ -56,6 +56,16 @@ func (s *store) List(ctx context.Context, list, before string, limit int) ([]rec
 	})
 }
 
+func (s *store) Oldest(ctx context.Context, list string, limit int) ([]record.Entry, error) {
+	return read(s.mean.fate("Oldest %s", list), func() ([]record.Entry, error) {
+		found, err := s.next.Oldest(ctx, list, limit)
+		if err != nil {
+			return nil, err
+		}
+		return s.mean.index(fmt.Sprintf("oldest %q %d", list, limit), found), nil
+	})
+}
+
 // index gives what was found or, when the index is stale, what was found the last time: nothing at first.
 func (m *Mean) index(question string, found []record.Entry) []record.Entry {
 	stale := m.happens(m.Odds.Stale)

@@ -109,6 +109,9 @@ type Store interface {
 
 	// List finds records of one list in descending order of Order, beginning below `before` ("" for the top), at most limit.
 	List(ctx context.Context, list, before string, limit int) ([]Entry, error)
+
+	// Oldest finds records of one list in ascending order of Order, at most limit: those that List would come to last.
+	Oldest(ctx context.Context, list string, limit int) ([]Entry, error)
 }
 
 // Entry is what an index has of a record. An index that carried more would be written, and paid, at every change of it.

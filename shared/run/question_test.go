@@ -453,6 +453,11 @@ func (o outside) Due(ctx context.Context, shard int, until time.Time, limit int)
 	return es, err
 }
 
+func (o outside) Oldest(ctx context.Context, list string, limit int) (es []record.Entry, err error) {
+	o.do(func() { es, err = o.real.Oldest(context.WithoutCancel(ctx), list, limit) })
+	return es, err
+}
+
 func (o outside) List(ctx context.Context, list, before string, limit int) (es []record.Entry, err error) {
 	o.do(func() { es, err = o.real.List(context.WithoutCancel(ctx), list, before, limit) })
 	return es, err

@@ -277,6 +277,11 @@ func (b bounded) Due(_ context.Context, shard int, until time.Time, limit int) (
 	return rs, err
 }
 
+func (b bounded) Oldest(_ context.Context, list string, limit int) (rs []record.Entry, err error) {
+	b.turn("oldest", func() { rs, err = b.real.Oldest(context.Background(), list, limit) })
+	return rs, err
+}
+
 func (b bounded) List(_ context.Context, list, before string, limit int) (rs []record.Entry, err error) {
 	if gate := b.turn("list", func() { rs, err = b.real.List(context.Background(), list, before, limit) }); gate != nil {
 		return nil, gate

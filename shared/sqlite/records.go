@@ -126,6 +126,15 @@ func (s *Records) List(ctx context.Context, list, before string, limit int) ([]r
 	return found, nil
 }
 
+// Oldest finds the records at the end of a list.
+func (s *Records) Oldest(ctx context.Context, list string, limit int) ([]record.Entry, error) {
+	found, err := entries(s.db.find.oldest.QueryContext(ctx, list, s.db.Now().Unix(), limit))
+	if err != nil {
+		return nil, fmt.Errorf("list %s from its end: %w", list, err)
+	}
+	return found, nil
+}
+
 func (s *Records) get(ctx context.Context, query *sql.Stmt, k record.Key) (_ record.Record, found bool, _ error) {
 	r, err := scanRecord(query.QueryRowContext(ctx, k.Part, k.Sort, s.db.Now().Unix()))
 	if errors.Is(err, sql.ErrNoRows) {

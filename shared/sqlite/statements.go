@@ -49,8 +49,8 @@ func (w *writing) statements() map[**sql.Stmt]string {
 
 // reading is what the readers prepare.
 type reading struct {
-	get, scan, scanBack, due, list *sql.Stmt
-	soonest, buried, graves        *sql.Stmt
+	get, scan, scanBack, due, list, oldest *sql.Stmt
+	soonest, buried, graves                *sql.Stmt
 }
 
 func (r *reading) statements() map[**sql.Stmt]string {
@@ -61,6 +61,7 @@ func (r *reading) statements() map[**sql.Stmt]string {
 		&r.scanBack: scan + ` ORDER BY sort DESC LIMIT ?`,
 		&r.due:      `SELECT part, sort, due, NULL FROM records WHERE shard = ? AND due <= ? AND ` + live + ` ORDER BY due LIMIT ?`,
 		&r.list:     `SELECT part, sort, NULL, place FROM records WHERE list = ? AND place < ? AND ` + live + ` ORDER BY place DESC LIMIT ?`,
+		&r.oldest:   `SELECT part, sort, NULL, place FROM records WHERE list = ? AND ` + live + ` ORDER BY place LIMIT ?`,
 
 		&r.soonest: `SELECT min(visible) FROM messages WHERE queue = ?`,
 		&r.buried:  `SELECT id, tenant, body, reason FROM dead WHERE queue = ? ORDER BY id LIMIT ?`,

@@ -360,8 +360,9 @@ var cases = []struct {
 		_, scan := b.store.Scan(ctx, record.Scan{Part: "p"})
 		_, due := b.store.Due(ctx, 0, b.clock.Now(), 1)
 		_, list := b.store.List(ctx, "l", "", 1)
+		_, oldest := b.store.Oldest(ctx, "l", 1)
 		for call, err := range map[string]error{
-			"Get": get, "Put": put, "Delete": b.store.Delete(ctx, at("p", "s"), 0), "Scan": scan, "Due": due, "List": list,
+			"Get": get, "Put": put, "Delete": b.store.Delete(ctx, at("p", "s"), 0), "Scan": scan, "Due": due, "List": list, "Oldest": oldest,
 		} {
 			if fault.KindOf(err) != fault.Internal {
 				b.Errorf("%s: got %v, want an error that is no fault", call, err)

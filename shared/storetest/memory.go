@@ -143,14 +143,22 @@ func (m *Memory) Due(ctx context.Context, shard int, notAfter time.Time, limit i
 
 // List implements record.Store.
 func (m *Memory) List(ctx context.Context, list, before string, limit int) ([]record.Entry, error) {
+	return m.list(ctx, func(r record.Record) bool { return r.List == list && (before == "" || r.Order < before) },
+		func(a, b record.Record) int { return strings.Compare(b.Order, a.Order) }, limit)
+}
+
+// Oldest implements record.Store.
+func (m *Memory) Oldest(ctx context.Context, list string, limit int) ([]record.Entry, error) {
+	return m.list(ctx, func(r record.Record) bool { return r.List == list }, func(a, b record.Record) int { return strings.Compare(a.Order, b.Order) }, limit)
+}
+
+func (m *Memory) list(ctx context.Context, match func(record.Record) bool, order func(a, b record.Record) int, limit int) ([]record.Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	found := m.find(func(r record.Record) bool { return r.List == list && (before == "" || r.Order < before) },
-		func(a, b record.Record) int { return strings.Compare(b.Order, a.Order) })
-	return listEntries(first(found, limit)), nil
+	return listEntries(first(m.find(match, order), limit)), nil
 }
 
 func (m *Memory) find(match func(record.Record) bool, order func(a, b record.Record) int) (found []record.Record) {

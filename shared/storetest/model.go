@@ -173,6 +173,17 @@ func compare(b *bench) {
 				}
 				check(got, listEntries(want[:min(limit, len(want))]))
 			},
+			"oldest": func(t *rapid.T) {
+				list := rapid.SampledFrom([]string{"l", "m"}).Draw(t, "list")
+				limit := rapid.IntRange(1, 4).Draw(t, "limit")
+				want := m.filter(func(r record.Record) bool { return r.List == list },
+					func(a, b record.Record) int { return strings.Compare(a.Order, b.Order) })
+				got, err := b.store.Oldest(ctx, list, limit)
+				if err != nil {
+					t.Fatal(err)
+				}
+				check(got, listEntries(want[:min(limit, len(want))]))
+			},
 			"wait": func(t *rapid.T) {
 				b.clock.advance(time.Duration(rapid.IntRange(1, 1500).Draw(t, "ms")) * time.Millisecond)
 			},
