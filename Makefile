@@ -65,7 +65,7 @@ guides: ## run every snippet of the guides (fetches Express, TypeScript and Flas
 
 .PHONY: soak
 soak: ## break runs in every way for some minutes: faults, frozen and killed processes; print what came of it
-	MUSTER_EMULATORS=1 go test -count=1 -timeout 20m -v ./infra/faults -soak
+	MUSTER_EMULATORS=1 go test -count=1 -timeout 20m -parallel 4 -v ./infra/faults -soak
 
 .PHONY: cdk
 cdk: ## synthesise the stack and hold the template to its rules (needs Node)

@@ -68,7 +68,7 @@ func chances() {
 	set("rapid.checks", "8")
 	set("rapid.seed", "3")
 	if *soak {
-		set("rapid.checks", "150")
+		set("rapid.checks", "60")
 	}
 	if *soak || os.Getenv("MUSTER_EMULATORS") != "" {
 		set("rapid.seed", strconv.FormatInt(time.Now().UnixNano(), 10))
