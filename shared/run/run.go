@@ -125,8 +125,8 @@ const EndpointTarget Kind = "endpoint"
 // ChannelTarget is the one target, with the id Channels, that stands for all connections that are told of the run while they
 // are open: of every event but chunks.
 const (
-	ChannelTarget Kind = "channel"
-	Channels           = "channels"
+	ChannelTarget Kind   = "channel"
+	Channels      string = "channels"
 )
 
 // StateAt gives the state of the run as its newest page shows it: nobody who was told of a page finds an older state. A run
