@@ -41,7 +41,7 @@ demo-triggers: ## start a run in every way there is, on a fresh and temporary Mu
 	  go run ./infra/local -demo-triggers testevents -addr 127.0.0.1:0 -data "$$data" $(foreach crew,$(wildcard testevents/crews/*/),-deploy $(crew:/=))
 
 .PHONY: test
-test: check unit guides emulators cdk ## run everything that CI runs
+test: check unit homes guides emulators cdk ## run everything that CI runs
 
 .PHONY: check
 check: ## gofmt, vet, staticcheck, import rules
@@ -51,9 +51,16 @@ check: ## gofmt, vet, staticcheck, import rules
 	$(STATICCHECK) $(PACKAGES)
 	go test ./infra
 
+# The packages whose tests run whole homes: they take longer than all others together.
+HOMES = ./infra/e2e ./infra/faults
+
 .PHONY: unit
-unit: ## run the tests that need nothing but Go
-	go test -shuffle=on $(strip $(RACE)) $(PACKAGES)
+unit: ## run the tests of each package
+	go test -shuffle=on $(strip $(RACE)) $$(go list ./... | grep -vE '/infra/(cdk|e2e|faults)$$')
+
+.PHONY: homes
+homes: ## run whole homes from end to end, calm ones and broken ones
+	go test -shuffle=on $(strip $(RACE)) $(HOMES)
 
 .PHONY: emulators
 emulators: ## run the AWS adapters and the end-to-end suite against emulators

@@ -405,12 +405,12 @@ func (h *home) call(t *testing.T, method, path, token string, body any, headers 
 // eventually asks again and again until something is so.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !is(); <-tick.C {
+	wait := 10 * time.Millisecond
+	for deadline := time.Now().Add(patience); !is(); <-time.After(wait) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited %s in vain until %s", patience, what)
 		}
+		wait = min(wait*3/2, 150*time.Millisecond) // what is asked that often is only in the way
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long anything may take that somebody waits for, on a busy machine and behind a mean store.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // receiver is where webhooks arrive. Each test has its own.
 type receiver struct {

@@ -47,7 +47,7 @@ func firesByItself(t *testing.T, h *home) {
 	d := h.deploy(t, simple(h.answer(say("On time."))))
 	path := "/v1/deployments/" + d.ID + "/schedules"
 	h.want(t, http.StatusCreated, "POST", path, d.Token, map[string]any{
-		"expression": "at(" + h.now().UTC().Add(time.Second).Format("2006-01-02T15:04:05") + ")", "catch_up": "once", "inputs": map[string]any{"topic": "clocks"},
+		"expression": "at(" + h.now().UTC().Add(4*time.Second).Format("2006-01-02T15:04:05") + ")", "catch_up": "once", "inputs": map[string]any{"topic": "clocks"},
 	}, nil)
 	h.want(t, http.StatusCreated, "POST", path, d.Token, map[string]any{
 		"expression": "rate(1 day)", "timezone": "Pacific/Auckland", "inputs": map[string]any{"topic": "clocks"},
