@@ -74,6 +74,10 @@ guides: ## run every snippet of the guides (fetches Express, TypeScript and Flas
 soak: ## break runs in every way for some minutes: faults, frozen and killed processes; print what came of it
 	MUSTER_EMULATORS=1 go test -count=1 -timeout 20m -parallel 4 -v ./infra/faults -soak
 
+.PHONY: soak-every
+soak-every: ## break runs at every call that they make of the AWS adapters (about a quarter of an hour)
+	MUSTER_EMULATORS=1 go test -count=1 -timeout 60m -v ./infra/faults -run 'TestNoFaultBreaks.*OnAWS' -soak -every
+
 .PHONY: cdk
 cdk: ## synthesise the stack and hold the template to its rules (needs Node)
 	@if ! command -v node >/dev/null; then \

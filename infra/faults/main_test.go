@@ -15,6 +15,9 @@ import (
 // soak asks for everything instead of a sample.
 var soak = flag.Bool("soak", false, "play everything instead of a sample; takes minutes")
 
+// every asks a soak for all points of the AWS adapters too, instead of a part.
+var every = flag.Bool("every", false, "with -soak: play every point on the AWS adapters too")
+
 // row is what a test has counted.
 type row struct {
 	what                string

@@ -35,7 +35,7 @@ func TestNoFaultBreaksARun(t *testing.T) {
 }
 
 // TestNoFaultBreaksARunOnAWS does the same on the other adapters. There a run takes ten times as long, so `make emulators` and
-// a soak play another part of it each time.
+// a soak play another part of it each time, `make soak-every` all of it.
 func TestNoFaultBreaksARunOnAWS(t *testing.T) {
 	t.Parallel()
 	breakRuns(t, onClockedAWS, 60, 400, never)
@@ -66,7 +66,7 @@ func ways(what string) []how {
 	switch word, more, _ := strings.Cut(what, " "); {
 	case word == "Receive":
 		return []how{before, after}
-	case slices.Contains([]string{"Get", "Scan", "Due", "List"}, word):
+	case slices.Contains([]string{"Get", "Scan", "Due", "List", "Oldest"}, word):
 		return []how{before, freeze}
 	case word == "Send" && more != "1":
 		return []how{before, after, partly, freeze}
@@ -98,7 +98,10 @@ func breakRuns(t *testing.T, on home, sample, soaked int, stops ...stop) {
 		t.Logf("stopped %s, the %d calls of a run (%s) can go wrong in %d ways", stopped, len(calm.calls), kinds(calm.calls), len(plays)-n)
 	}
 	points := len(plays)
-	if *soak {
+	switch {
+	case *soak && *every:
+		sample = points
+	case *soak:
 		sample = soaked
 	}
 	rand.New(rand.NewPCG(seed, 0)).Shuffle(points, func(i, j int) { plays[i], plays[j] = plays[j], plays[i] })
