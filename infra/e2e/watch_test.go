@@ -447,6 +447,8 @@ func refusesWatchers(t *testing.T, h *home) {
 		{"a token in the URL", "", d.events(runID, "ticket="+d.Token), 401},
 		{"a made-up ticket", "", d.events(runID, "ticket=mus_tkt_x"), 401},
 		{"a format nobody knows", d.Token, d.events(runID, "format=xml"), 400},
+		{"a type nobody knows", d.Token, d.events(runID, "types=task.started,nonsense"), 400},
+		{"a type of another format", d.Token, d.events(runID, "format=native&types=task.started"), 400},
 		{"a position that is no number", d.Token, d.events(runID, "last_seq=next"), 400},
 		{"a position before the beginning", d.Token, d.events(runID, "last_seq=-1"), 400},
 		{"a position that the run never comes to", d.Token, d.events(runID, "last_seq=100000"), 400},

@@ -133,7 +133,10 @@ func (s *Socket) receive(ctx context.Context, connectionID string, message []byt
 		}
 		return s.answer(ctx, connectionID, errorFrame("", err))
 	}
-	if !known && m.Type == "auth" {
+	switch {
+	case m.Type == "ping": // says that the connection lives, whoever asks
+		return s.answer(ctx, connectionID, encodeFrame(frame{Type: "pong"}))
+	case !known && m.Type == "auth":
 		return s.auth(ctx, connectionID, m)
 	}
 	if !known {
@@ -209,8 +212,6 @@ func (s *Socket) do(ctx context.Context, c channel.Connection, m sent) error {
 	switch m.Type {
 	case "auth":
 		return fault.New(fault.Invalid, "already authenticated")
-	case "ping":
-		return s.answer(ctx, c.ID, encodeFrame(frame{Type: "pong"}))
 	case "subscribe":
 		ch, err := s.channel(ctx, c.Caller, m.Channel)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -101,6 +102,42 @@ func TestWhoMayOpenAConnection(t *testing.T) {
 		if status, err := s.Connect(t.Context(), c.name, r); err != nil || status != c.status {
 			t.Errorf("%s is answered %d, %v, want %d", c.name, status, err, c.status)
 		}
+	}
+}
+
+func TestNoFirstMessageIsMetWithSilence(t *testing.T) {
+	for _, c := range []struct {
+		name, message, told string
+		ends                bool
+	}{
+		{"a ping", `{"type":"ping"}`, `{"type":"pong","payload":null}`, false},
+		{"a wish for a channel", `{"type":"subscribe","channel":"run:x"}`, `{"type":"error","payload":{"message":"authentication required"}}`, true},
+		{"what is no message", `ping`, `{"type":"error","payload":{"message":"invalid message"}}`, true},
+		{"a wrong token", `{"type":"auth","token":"x"}`, `{"type":"error","payload":{"message":"Invalid or missing authentication credentials"}}`, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, p, token := newSocket(t)
+				if err := s.Hub.Open(t.Context(), "c"); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Receive(t.Context(), "c", []byte(c.message)); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff([]string{c.told}, p.told); diff != "" || p.closed != c.ends {
+					t.Errorf("it ended: %v; it was told (-want +got):\n%s", p.closed, diff)
+				}
+				if c.ends {
+					return
+				}
+				if err := s.Receive(t.Context(), "c", []byte(`{"type":"auth","token":"`+token+`"}`)); err != nil {
+					t.Fatal(err)
+				}
+				if _, known, err := s.Hub.Hear(t.Context(), "c"); !known || err != nil {
+					t.Errorf("after it a good token is not taken: %v", err)
+				}
+			})
+		})
 	}
 }
 

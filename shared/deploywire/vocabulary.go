@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"muster/events"
+	"muster/shared/fault"
 	"muster/shared/id"
 	"muster/shared/run"
 	"muster/shared/watch"
@@ -27,6 +30,8 @@ type message struct {
 type format struct {
 	// body is where a message has what it tells.
 	body string
+	// words are the types of its messages; nil for a format that has those of the events.
+	words []string
 	// spell gives the message for an event, false for an event that the vocabulary has no word for.
 	spell func(w *Wire, ctx context.Context, r run.Run, p run.Page, e events.Event) (message, bool, error)
 }
@@ -34,9 +39,35 @@ type format struct {
 // formats are by the name that `format` gives: "" is that of the API page, "guide" that of the guide, "native" the events
 // themselves.
 var formats = map[string]format{
-	"":       {"data", inWordsOfTheAPI},
-	"guide":  {"payload", inWordsOfTheGuide},
-	"native": {"data", asItIs},
+	"": {"data", []string{
+		"run.started", "run.completed", "run.failed", "task.started", "task.completed", "agent.action", "tool_use", "log", "artifact", chunkType, endType,
+	}, inWordsOfTheAPI},
+	"guide": {"payload", []string{
+		"run.started", "run.completed", "run.failed", "run.canceled", "agent.started", "agent.completed", "agent.error",
+		"tool.called", "tool.result", "tool.error", "log", "artifact", chunkType, endType,
+	}, inWordsOfTheGuide},
+	"native": {"data", nil, asItIs},
+}
+
+// check says what is wrong with asking for messages of a type, or else what is to be minded: any other word may be the name
+// of somebody's own events.
+func (f format) check(name string) (warning string, err error) {
+	if f.words != nil {
+		if slices.Contains(f.words, name) {
+			return "", nil
+		}
+		return "", fault.New(fault.Invalid, "\"types\": this format has no %.80q; it has %s.", name, strings.Join(f.words, ", "))
+	}
+	custom, err := events.CheckFilter(name)
+	switch {
+	case err != nil:
+		return "", fault.New(fault.Invalid, "\"types\": %s.", err)
+	case name == endType, slices.ContainsFunc(events.All(), func(k events.Kind) bool { return k.Type == name }):
+		return "", nil
+	case custom:
+		return fmt.Sprintf("the catalogue has no %q, so only events of your own can be meant", name), nil
+	}
+	return "", fault.New(fault.Invalid, "\"types\": this format has no %.80q; GET /v1/events/types lists what it has, and without types all are shown.", name)
 }
 
 // line writes a message as one line of JSON.

@@ -54,6 +54,8 @@ type watching struct {
 	after  int64
 	chunks bool
 	types  []string // nil is all
+	// warnings are about types that may be none.
+	warnings []string
 }
 
 func readWatching(r *http.Request) (a watching, err error) {
@@ -86,8 +88,15 @@ func readWatching(r *http.Request) (a watching, err error) {
 		}
 	}
 	for name := range strings.SplitSeq(q.Get("types"), ",") {
-		if name = strings.TrimSpace(name); name != "" {
-			a.types = append(a.types, name)
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		warning, err := a.format.check(name)
+		if err != nil {
+			return a, err
+		}
+		if a.types = append(a.types, name); warning != "" {
+			a.warnings = append(a.warnings, warning)
 		}
 	}
 	a.chunks = slices.Contains(a.types, chunkType)
@@ -122,6 +131,7 @@ func (w *Wire) watchRun(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	if err != nil {
 		return err
 	}
+	httpapi.Warn(rw, a.warnings)
 	if c.Kind == workspace.Ticket {
 		// The ticket is the whole permission: a page from anywhere that has one may read what it opens.
 		rw.Header().Set("Access-Control-Allow-Origin", "*")

@@ -244,7 +244,7 @@ func TestAPollIsAnsweredWhenThereIsSomething(t *testing.T) {
 		}
 		page, _ := poll("wait=0&last_seq=601")
 		end := page.LastSeq
-		if page, _ := poll("wait=0&last_seq=601&types=nothing"); len(page.Events) != 1 || !page.Ended {
+		if page, _ := poll("wait=0&last_seq=601&types=artifact"); len(page.Events) != 1 || !page.Ended {
 			t.Errorf("the end is for everybody, and %d messages were told", len(page.Events))
 		}
 		if page, took := poll("wait=20&last_seq=" + string(jsonOf(t, end))); len(page.Events) > 0 || !page.Ended || took > 0 {
@@ -346,4 +346,37 @@ func FuzzReadWatching(f *testing.F) {
 			t.Errorf("%q, %q, %q asks for %+v", query, accept, position, a)
 		}
 	})
+}
+
+func TestTypesThatAFormatDoesNotHave(t *testing.T) {
+	for query, says := range map[string]string{
+		"types=nonsense":                           "task.started",
+		"types=run.canceled":                       "run.failed",
+		"types=log,*":                              "task.started",
+		"format=guide&types=agent.action":          "agent.started",
+		"format=native&types=No sense":             "/v1/events/types",
+		"format=native&types=run.started":          "/v1/events/types",
+		"format=native&types=task_start":           "task_started",
+		"types=":                                   "",
+		"types=,log, complete ,":                   "",
+		"types=artifact":                           "",
+		"types=llm_stream_chunk":                   "",
+		"format=guide&types=run.canceled":          "",
+		"format=native&types=task_started":         "",
+		"format=native&types=complete,my.own_type": "",
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		values, _ := url.ParseQuery(query)
+		r.URL.RawQuery = values.Encode()
+		a, err := readWatching(r)
+		if own := strings.Contains(query, "my.own"); own != (len(a.warnings) > 0) {
+			t.Errorf("%s is warned of: %q", query, a.warnings)
+		}
+		switch {
+		case says == "" && err != nil:
+			t.Errorf("%s: %v", query, err)
+		case says != "" && (!fault.Is(err, fault.Invalid) || !strings.Contains(fault.Message(err), says)):
+			t.Errorf("%s is answered %v, which does not name %s", query, err, says)
+		}
+	}
 }
