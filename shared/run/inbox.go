@@ -37,6 +37,11 @@ const (
 // little for it, because the run may be at its end already. It gives the run as it is then: should it still be running,
 // it will end as soon as its owner hears of it. A run that is over is fault.Conflict, unless it was stopped before.
 func (s *Service) Stop(ctx context.Context, runID string) (Run, error) {
+	return s.stop(ctx, runID, func(Run) error { return nil })
+}
+
+// stop is Stop; before is given the run as it was read before each write that stops it.
+func (s *Service) stop(ctx context.Context, runID string, before func(Run) error) (Run, error) {
 	for until := s.now().Add(stopWait); ; {
 		r, q, err := s.Whole(ctx, runID)
 		if err != nil {
@@ -59,6 +64,11 @@ func (s *Service) Stop(ctx context.Context, runID string) (Run, error) {
 			return r, nil
 		case r.State.Ended():
 			return r, fault.New(fault.Conflict, "The run is over: it %s.", strings.ReplaceAll(string(r.State), "_", " "))
+		}
+		if err := before(r); err != nil {
+			return r, err
+		}
+		switch {
 		case held && r.Cancel:
 			err = s.pause(ctx, stopPoll)
 		case held:
@@ -68,14 +78,14 @@ func (s *Service) Stop(ctx context.Context, runID string) (Run, error) {
 			r.Cancel = true // should this process die on the way, whoever takes over does the same
 			err = s.endIdle(ctx, r, q, Outcome{State: Canceled, Error: Stopped})
 		}
-		if err != nil && !fault.Is(err, fault.Conflict) && !over(err) {
+		if err != nil && !fault.Is(err, fault.Conflict) && !lost(err) {
 			return Run{}, err
 		}
 	}
 }
 
-// over says whether a claim was lost to somebody, which is a reason to look again.
-func over(err error) bool { return err == ErrLost || err == ErrHeld || err == ErrNothing }
+// lost says whether a claim was lost to somebody, which is a reason to look again.
+func lost(err error) bool { return err == ErrLost || err == ErrHeld || err == ErrNothing }
 
 // endIdle ends a run that nobody holds: it claims it like a runner (a waiting one by way of queued) and puts the end page.
 func (s *Service) endIdle(ctx context.Context, r Run, q Request, out Outcome) error {

@@ -81,7 +81,16 @@ func (s *Service) tryClaim(ctx context.Context, runID string, alone bool) (*Owne
 		if !admitted {
 			return nil, ErrNothing
 		}
-		if r.Thread != "" && r.Turn == 0 {
+	}
+	if r.Thread != "" && (r.Nonce == "" || !s.now().Before(r.Lease)) {
+		ousted, err := s.giveWay(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if ousted {
+			return nil, ErrNothing
+		}
+		if r.State == Queued && r.Turn == 0 {
 			if err := s.takeTurn(ctx, &r, &q); err != nil {
 				return nil, err
 			}
@@ -402,13 +411,13 @@ const tellGrace = time.Minute
 // mostAhead is for how long a run keeps its slots because its end is ahead of this clock.
 const mostAhead = 100 * time.Millisecond
 
-// settle copies the outcome to the run item and gives the lease up.
-func (o *Owner) settle() error {
-	out := o.newest.Outcome
-	if err := o.leaveTurn(); err != nil {
+// makeWay leaves the turn and the slots of a run whose end page is in the journal: whoever is told of the end may start the
+// next run at once.
+func (o *Owner) makeWay(end Page) error {
+	if err := o.s.leaveTurn(o.ctx, o.Run(), o.req, end); err != nil {
 		return err
 	}
-	if ahead := o.newest.At.Sub(o.s.now()); o.Run().Gates != "" && ahead > 0 {
+	if ahead := end.At.Sub(o.s.now()); o.Run().Gates != "" && ahead > 0 {
 		// The events of a page are a millisecond apart, so its time can be ahead of the clock. The run that gets the slot
 		// must not seem to begin before this one was over.
 		_ = o.s.pause(o.ctx, min(ahead, mostAhead))
@@ -416,6 +425,12 @@ func (o *Owner) settle() error {
 	if err := o.s.leave(o.ctx, o.Run()); err != nil {
 		return fmt.Errorf("give back the slots of run %s: %w", o.id, err)
 	}
+	return nil
+}
+
+// settle copies the outcome to the run item and gives the lease up.
+func (o *Owner) settle() error {
+	out := o.newest.Outcome
 	err := o.change(func(r *Run) error {
 		if !r.State.may(out.State) {
 			return fmt.Errorf("run %s cannot go from %s to %s", r.ID, r.State, out.State)

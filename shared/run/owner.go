@@ -323,8 +323,13 @@ func (o *Owner) put(p *Page) error {
 	return fmt.Errorf("page %d of run %s was put by epoch %d behind the fence of epoch %d", p.Seq, o.id, q.Epoch, o.epoch)
 }
 
-// send sends the deliveries of a page: all of them, or it fails.
+// send sends the deliveries of a page: all of them, or it fails. Before those of the end page it makes way for the next run.
 func (o *Owner) send(p Page) error {
+	if p.Kind == EndPage {
+		if err := o.makeWay(p); err != nil {
+			return err
+		}
+	}
 	if len(p.Targets) == 0 {
 		return nil
 	}

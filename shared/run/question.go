@@ -512,7 +512,7 @@ func (s *Service) expire(ctx context.Context, r Run, q Request) (finding Finding
 	default:
 		err = s.Answer(ctx, first.ID, Reply{Approve: first.Default == Approve, Timeout: true})
 	}
-	if over(err) || fault.Is(err, fault.Conflict) || fault.Is(err, fault.Invalid) {
+	if lost(err) || fault.Is(err, fault.Conflict) || fault.Is(err, fault.Invalid) {
 		err = nil // somebody was quicker
 	}
 	return Unanswered, err

@@ -48,6 +48,8 @@ type Run struct {
 	Thread string `json:"thread,omitempty"`
 	Turn   int    `json:"turn,omitempty"`
 	Base   int    `json:"base,omitempty"`
+	// Ousts says what becomes of the runs of the thread that are before it.
+	Ousts Oust `json:"ousts,omitempty"`
 	// Gates are the lists where the run needs a slot: "h" for its thread's, "t" for its trigger's, "d" for its deployment's, "w" for its workspace's.
 	Gates string `json:"gates,omitempty"`
 
@@ -71,6 +73,8 @@ type Run struct {
 
 	// Rate is how many kickoffs are left; only Start says so, and only where they are limited.
 	Rate *Rate `json:"-"`
+	// Waits says that the run waits for its turn or for a slot; only Start says so.
+	Waits bool `json:"-"`
 	// Before says that an earlier request with the same key started the run; only Start says so.
 	Before bool `json:"-"`
 

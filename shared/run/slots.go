@@ -38,6 +38,8 @@ type slot struct {
 	At  time.Time `json:"at"`
 	// Epoch is that of the run when it entered: 0 for a new one.
 	Epoch int `json:"epoch,omitempty"`
+	// Ousts is that of the run, in the list of a thread.
+	Ousts Oust `json:"ousts,omitempty"`
 }
 
 // maxWaiting is how many runs may wait in one list.
@@ -173,7 +175,11 @@ func (s *Service) enter(ctx context.Context, part string, r Run, bound crew.Traf
 			if refused {
 				return changed
 			}
-			l.Runs = append(l.Runs, slot{r.ID, s.now().UTC().Truncate(time.Second), r.Epoch})
+			e := slot{Run: r.ID, At: s.now().UTC().Truncate(time.Second), Epoch: r.Epoch}
+			if part == gate('h', r.Thread) {
+				e.Ousts = r.Ousts
+			}
+			l.Runs = append(l.Runs, e)
 			return true
 		})
 		if err != nil {
@@ -287,9 +293,13 @@ func (s *Service) sweepSlots(ctx context.Context, part string) error {
 		case err != nil:
 			return err
 		default:
+			over, err := s.over(ctx, r)
+			if err != nil {
+				return err
+			}
 			// An entry from before a wait counts for nothing, also when the run is queued again: it enters anew, and must not
 			// hold here what it waits for elsewhere.
-			gone[e.Run] = r.State.Ended() || r.State != Running && e.Epoch < r.Epoch && part != gate('h', r.Thread)
+			gone[e.Run] = over || r.State != Running && e.Epoch < r.Epoch && part != gate('h', r.Thread)
 		}
 	}
 	before := len(l.Runs)
@@ -323,6 +333,9 @@ func (s *Service) WakeSlots(ctx context.Context, part string) error {
 		r, err := s.Get(ctx, e.Run)
 		if fault.Is(err, fault.NotFound) {
 			continue
+		}
+		if err == nil && part == gate('h', r.Thread) && !r.Cancel {
+			_, err = s.giveWay(ctx, r)
 		}
 		if err != nil {
 			return err

@@ -41,6 +41,8 @@ type StartRequest struct {
 	Thread   string
 	Enqueue  bool
 	Remember int
+	// Ousts stops the runs of the thread that were admitted before this one; Enqueue goes with it.
+	Ousts Oust
 	// MaxWaiting is how many runs of the thread may wait before a further one is fault.TooMany; 0 is as many as a list holds.
 	MaxWaiting int
 	// Agent is the key of an agent of the version that does the run alone, "" for the whole crew. Its task is the input
@@ -73,7 +75,7 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 	now := s.now().UTC().Truncate(time.Millisecond)
 	r := Run{
 		ID: id.New(), WorkspaceID: q.Deployment.WorkspaceID, DeploymentID: q.Deployment.ID, VersionID: version.VersionID,
-		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, Trigger: q.Trigger, Agent: q.Agent, Thread: q.Thread, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
+		VersionNumber: version.Number, Environment: q.Environment, Origin: q.Origin, Trigger: q.Trigger, Agent: q.Agent, Thread: q.Thread, Ousts: q.Ousts, CreatedAt: now, State: Queued, Due: now.Add(queuedGrace),
 	}
 	if q.IdempotencyKey != "" {
 		runID, err := s.reserve(ctx, q, r)
@@ -83,7 +85,11 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 		if runID != r.ID {
 			before, err := s.Get(ctx, runID)
 			if err == nil && before.State == Queued && before.StartedAt.IsZero() {
-				s.knockFor(ctx, before) // whoever asked first may have died before it could
+				// Whoever asked first may have died before it could.
+				if before, err = s.takePlace(ctx, before); err != nil {
+					return before, err
+				}
+				s.knockFor(ctx, before)
 			}
 			if !fault.Is(err, fault.NotFound) {
 				before.Before = true
@@ -113,10 +119,14 @@ func (s *Service) Start(ctx context.Context, q StartRequest) (Run, error) {
 		}
 		return Run{}, fmt.Errorf("put run %s: %w", r.ID, err)
 	}
+	if r, err = s.takePlace(ctx, r); err != nil || r.State.Ended() {
+		return r, err
+	}
 	if !admitted {
 		// Whoever leaves its slot to the run knocks, but may have done so before there was a run.
 		waits, err := s.waitsForSlot(ctx, r)
 		if err != nil || waits {
+			r.Waits = true
 			return r, nil
 		}
 	}

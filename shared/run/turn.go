@@ -14,9 +14,9 @@ import (
 
 // Runs of a thread take turns: a thread is one more list with a slot, and a run keeps it also while it waits for a person.
 // When it gets the slot it takes a turn: its claim notes the number of the turn, and of the one before that its inputs build
-// on. When it ends it leaves the turn, after the end page and before it gives the slot to the next run. A turn is written
-// once and never changed, so whoever takes a run over finds the same inputs, and whoever dies on the way to the end leaves
-// the same turn again.
+// on. When it ends it leaves the turn, after the end page, before it gives the slot to the next run, and before anybody is told
+// of the end: whoever hears of it finds the thread free, with what the run left. A turn is written once and never changed, so
+// whoever takes a run over finds the same inputs, and whoever dies on the way to the end leaves the same turn again.
 
 // Turn is what a run left in its thread.
 type Turn struct {
@@ -152,15 +152,15 @@ func (s *Service) build(ctx context.Context, r Run, q *Request) error {
 	return nil
 }
 
-// leaveTurn leaves the turn of a run whose end page is in the journal.
-func (o *Owner) leaveTurn() error {
-	r, out := o.Run(), o.newest.Outcome
+// leaveTurn leaves the turn of a run whose end page is in the journal. q is the request as its owners know it.
+func (s *Service) leaveTurn(ctx context.Context, r Run, q Request, end Page) error {
 	if r.Turn == 0 {
 		return nil
 	}
-	t := Turn{N: r.Turn, At: o.newest.At, Run: r.ID, State: out.State}
+	out := end.Outcome
+	t := Turn{N: r.Turn, At: end.At, Run: r.ID, State: out.State}
 	if out.State == Succeeded {
-		t.Values = maps.Clone(o.req.Inputs)
+		t.Values = maps.Clone(q.Inputs)
 		if t.Values == nil {
 			t.Values = map[string]any{}
 		}
@@ -170,16 +170,36 @@ func (o *Owner) leaveTurn() error {
 			t.Values[OutputJSON] = out.JSON
 		}
 	}
-	return o.s.PutTurn(o.ctx, r.Thread, t)
+	return s.PutTurn(ctx, r.Thread, t)
 }
 
-// Disown takes the turn of a run from it: whatever comes of the run, the values of its thread stay as they were. A run that
+// disown takes the turn of a run from it: whatever comes of the run, the values of its thread stay as they were. A run that
 // has left its turn keeps it.
-func (s *Service) Disown(ctx context.Context, r Run) error {
+func (s *Service) disown(ctx context.Context, r Run) error {
 	if r.Turn == 0 {
 		return nil
 	}
 	return s.PutTurn(ctx, r.Thread, Turn{N: r.Turn, At: s.now().UTC().Truncate(time.Millisecond), Run: r.ID, State: Canceled})
+}
+
+// over says whether a run is over. One of a thread may be so in its journal before its item says it: whoever watched the
+// journal may know, so then its turn is left.
+func (s *Service) over(ctx context.Context, r Run) (bool, error) {
+	if r.State.Ended() || r.Turn == 0 {
+		return r.State.Ended(), nil
+	}
+	newest, err := s.Newest(ctx, r.ID)
+	if err != nil || newest.Outcome == nil {
+		if fault.Is(err, fault.NotFound) {
+			err = nil
+		}
+		return false, err
+	}
+	r, q, err := s.Whole(ctx, r.ID)
+	if err != nil {
+		return false, err
+	}
+	return true, s.leaveTurn(ctx, r, q, newest)
 }
 
 // OnThread gives the runs of a thread that are not over, at most so many (0: all), in their order: the first one has the
@@ -196,7 +216,12 @@ func (s *Service) OnThread(ctx context.Context, threadID string, most int) ([]Ru
 		case fault.Is(err, fault.NotFound): // it never came to be, or will in a moment
 		case err != nil:
 			return nil, err
-		case !r.State.Ended():
+		}
+		over, err := s.over(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if !over {
 			if runs = append(runs, r); len(runs) == most {
 				return runs, nil
 			}

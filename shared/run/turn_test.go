@@ -129,20 +129,18 @@ func TestARunThatWaitsForAPersonKeepsItsThread(t *testing.T) {
 	s.want("with what was left", s.claim(two.ID).Request().Inputs, values{"topic": "tea", "output": "Yes."})
 }
 
-func TestADisownedRunLeavesNothing(t *testing.T) {
+func TestARunThatIsRolledBackLeavesNothing(t *testing.T) {
 	s := newStage(t)
 	q := s.inThread(values{"language": "en"})
 	one := s.claim(s.start(q).ID)
-	if err := s.Disown(t.Context(), one.Run()); err != nil {
+	if err := one.Release(time.Time{}); err != nil { // so whoever stops it may end it
 		t.Fatal(err)
 	}
-	s.finish(one, run.Outcome{State: run.Succeeded, Result: "1"})
+	q.Ousts = run.Rollback
 	two := s.claim(s.start(q).ID)
+	s.want("the run in the way", s.state(one.Run().ID).State, run.Canceled)
 	s.want("the values", two.Request().Inputs, values{"language": "en", "topic": "tea"})
 	s.finish(two, run.Outcome{State: run.Succeeded, Result: "2"})
-	if err := s.Disown(t.Context(), two.Run()); err != nil {
-		t.Fatal(err)
-	}
 	s.want("one that is over keeps what it left", s.claim(s.start(q).ID).Request().Inputs, values{"language": "en", "topic": "tea", "output": "2"})
 }
 

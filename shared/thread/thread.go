@@ -58,8 +58,8 @@ type Strategy string
 const (
 	Reject    Strategy = "reject"    // it is refused
 	Enqueue   Strategy = "enqueue"   // it waits for its turn
-	Interrupt Strategy = "interrupt" // the others are stopped; what they recorded stays
-	Rollback  Strategy = "rollback"  // the others are stopped, and leave nothing in the thread
+	Interrupt Strategy = "interrupt" // those that came before it are stopped; what they recorded stays
+	Rollback  Strategy = "rollback"  // those that came before it are stopped, and leave nothing in the thread
 )
 
 // Threads keeps threads.
@@ -169,41 +169,11 @@ func (s *Threads) Run(ctx context.Context, t Thread, strategy Strategy, q run.St
 		q.Enqueue = false
 	case Enqueue:
 	case Interrupt, Rollback:
-		// What is refused stops nothing, and neither does a request that comes again.
-		if _, err := s.Runs.Check(ctx, &q); err != nil {
-			return run.Run{}, err
-		}
-		if r, found, err := s.Runs.Earlier(ctx, q); err != nil || found {
-			return r, err
-		}
-		if err := s.clear(ctx, t, strategy == Rollback); err != nil {
-			return run.Run{}, err
-		}
+		q.Ousts = run.Oust(strategy)
 	default:
 		return run.Run{}, fault.New(fault.Invalid, "\"multitask_strategy\" must be reject, enqueue, interrupt or rollback.")
 	}
 	return s.Runs.Start(ctx, q)
-}
-
-// clear stops the runs of a thread, those that wait first: they must not begin meanwhile. One that does not end at once,
-// for its owner may be dead, ends as soon as it is taken over, and the next run waits for that.
-func (s *Threads) clear(ctx context.Context, t Thread, disown bool) error {
-	runs, err := s.Runs.OnThread(ctx, t.ID, 0)
-	if err != nil {
-		return err
-	}
-	for _, r := range slices.Backward(runs) {
-		if disown {
-			if err := s.Runs.Disown(ctx, r); err != nil {
-				return err
-			}
-		}
-		// One that is over by now needs no stop.
-		if _, err := s.Runs.Stop(ctx, r.ID); err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
-			return err
-		}
-	}
-	return nil
 }
 
 // History gives the turns of a thread that changed its values, newest first, at most limit; next is where to go on, 0 at

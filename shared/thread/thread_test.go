@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,17 +30,29 @@ type stage struct {
 	now time.Time
 	d   crew.Deployment
 	on  thread.Thread
+	// told is called when deliveries are sent.
+	told func()
 }
 
 // Send implements queue.Sender.
 func (s *stage) Send(context.Context, ...queue.Message) error { return nil }
+
+// deliveries is the queue of deliveries.
+type deliveries struct{ *stage }
+
+func (d deliveries) Send(context.Context, ...queue.Message) error {
+	if d.told != nil {
+		d.told()
+	}
+	return nil
+}
 
 func newStage(t *testing.T) *stage {
 	s := &stage{t: t, now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}
 	clock := func() time.Time { s.now = s.now.Add(10 * time.Millisecond); return s.now }
 	store := &storetest.Memory{Now: clock, Records: map[record.Key]record.Record{}}
 	s.Threads = &thread.Threads{Store: store, Now: clock, Runs: &run.Service{
-		Store: store, Runs: s, Deliveries: s, Now: clock, Log: slog.New(slog.DiscardHandler),
+		Store: store, Runs: s, Deliveries: deliveries{s}, Now: clock, Log: slog.New(slog.DiscardHandler),
 		Seal: func(context.Context, string, string, string, string) (string, error) { return "sealed", nil },
 	}}
 	s.d = crew.Deployment{ID: id.New(), WorkspaceID: id.New(), Environments: map[string]crew.Pointer{
@@ -137,6 +150,55 @@ func TestWhatAThreadShows(t *testing.T) {
 	turns, next, err = s.History(t.Context(), s.on, next, 2)
 	if err != nil || len(turns) != 1 || next != 0 {
 		t.Errorf("the rest: %v, %d, %v", turns, next, err)
+	}
+}
+
+// TestWhoeverHearsOfTheEndFindsTheThreadFree: a receiver that reacted at once to the webhook of the end found a busy thread
+// with old values, for some milliseconds, and was refused the next run. So did who watched the journal.
+func TestWhoeverHearsOfTheEndFindsTheThreadFree(t *testing.T) {
+	check := func(s *stage, q run.StartRequest) {
+		t.Helper()
+		left := values{"language": "en", "topic": "tea", "output": "Done."}
+		s.shows("the thread", thread.Idle, left)
+		next, err := s.Run(t.Context(), s.on, thread.Reject, q)
+		if err != nil {
+			t.Fatalf("the next run: %v", err)
+		}
+		s.shows("the thread with the next run", thread.Busy, left)
+		if r := s.claim(next).Run(); r.Turn != 2 || r.Base != 1 {
+			t.Errorf("the next run has turn %d and builds on %d", r.Turn, r.Base)
+		}
+	}
+	for _, by := range []string{"a webhook", "the journal"} {
+		t.Run(by, func(t *testing.T) {
+			s := newStage(t)
+			q := run.StartRequest{Deployment: s.d, Inputs: values{"topic": "tea"}, Targets: []run.Target{{ID: "crew", Kind: run.CrewTarget, URL: "https://example.com"}}}
+			r, err := s.Run(t.Context(), s.on, "", q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, die := context.WithCancel(t.Context())
+			defer die()
+			o, err := s.Runs.Claim(ctx, r.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if by == "a webhook" {
+				s.told = func() { s.told = nil; check(s, q) }
+				s.end(o, run.Outcome{State: run.Succeeded, Result: "Done."})
+				return
+			}
+			memory := s.Store.(*storetest.Memory)
+			memory.After = func(_ int, r record.Record) error {
+				if strings.HasPrefix(r.Sort, "P#") {
+					die() // with the end page in the journal, and nothing else done
+				}
+				return nil
+			}
+			_ = o.End(run.Outcome{State: run.Succeeded, Result: "Done."}, o.Root())
+			memory.After = nil
+			check(s, q)
+		})
 	}
 }
 
