@@ -64,8 +64,7 @@ func takeTurnsInAThread(t *testing.T, h *home) {
 			t.Errorf("run %d says %+v, want %q", i, r.Output, want)
 		}
 	}
-	eventually(t, "the thread is idle", func() bool { return d.look(t, thread.ThreadID).Status == "idle" })
-	if now := d.look(t, thread.ThreadID); now.Values["output"] != "0.1.2.3." || now.Values["topic"] != "3" {
+	if now := d.look(t, thread.ThreadID); now.Status != "idle" || now.Values["output"] != "0.1.2.3." || now.Values["topic"] != "3" {
 		t.Errorf("the thread holds %v", now.Values)
 	}
 	var history struct {
@@ -111,13 +110,8 @@ func clearsTheWay(t *testing.T, h *home) {
 		if r := d.run(t, slow); r.Status != "canceled" {
 			t.Errorf("the one in the way %s", r.Status)
 		}
-		var now threaded
-		eventually(t, "the thread is free", func() bool { // its run is over a moment before it has left its turn
-			now = d.look(t, thread.ThreadID)
-			return now.Status != "busy"
-		})
-		if now.Values["output"] != "Done." {
-			t.Errorf("the thread holds %v", now.Values)
+		if now := d.look(t, thread.ThreadID); now.Status == "busy" || now.Values["output"] != "Done." {
+			t.Errorf("the thread is %s, and holds %v", now.Status, now.Values)
 		}
 	}
 }

@@ -154,7 +154,8 @@ func (w *Wire) listThreads(rw http.ResponseWriter, r *http.Request, c workspace.
 	return httpapi.WriteJSON(rw, http.StatusOK, reply)
 }
 
-// threadRunReply is the answer to a run started in a thread.
+// threadRunReply is the answer to a run started in a thread. A run that waits for its turn is pending; of several that come at
+// once and interrupt each other, all but the last are canceled.
 type threadRunReply struct {
 	startReply
 	ThreadID string `json:"thread_id"`
@@ -201,7 +202,11 @@ func (w *Wire) startThreadRun(rw http.ResponseWriter, r *http.Request, c workspa
 		return err
 	}
 	httpapi.Warn(rw, o.Unknown("input", "environment", "multitask_strategy", "limits"))
-	return httpapi.WriteJSON(rw, http.StatusAccepted, threadRunReply{newStartReply(started), id.Show("thr", t.ID)})
+	reply := threadRunReply{newStartReply(started), id.Show("thr", t.ID)}
+	if started.Waits || started.Before || started.State.Ended() {
+		reply.Status = statusWords[started.State]
+	}
+	return httpapi.WriteJSON(rw, http.StatusAccepted, reply)
 }
 
 // checkpointReply is what a run left in its thread.

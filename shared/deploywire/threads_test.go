@@ -42,7 +42,9 @@ func TestThreads(t *testing.T) {
 		"run_id": first, "thread_id": made["thread_id"], "version_id": started["version_id"], "version_number": 1.0, "status": "running",
 	})
 	b.refuse(409, "conflict", "The thread is busy: a run of it is under way.", token, "POST", path+"/runs", `{"input":{"topic":"rum"}}`)
-	second := b.want(202, token, "POST", path+"/runs", `{"input":{"topic":"rum"},"multitask_strategy":"enqueue"}`)["run_id"].(string)
+	behind := b.want(202, token, "POST", path+"/runs", `{"input":{"topic":"rum"},"multitask_strategy":"enqueue"}`)
+	second := behind["run_id"].(string)
+	b.check("a run that waits for its turn", behind["status"], "pending")
 	b.check("busy", b.want(200, token, "GET", path, "")["status"], "busy")
 
 	b.finish(first, run.Outcome{State: run.Succeeded, Result: "About tea."})
