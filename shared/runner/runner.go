@@ -128,8 +128,14 @@ func (r *Runner) claim(ctx context.Context, runID string, margin time.Duration) 
 	return o, func() { worked(); out() }, nil
 }
 
-// work lets the engine go through the run. A panic is a failure of the run, not of its siblings in this process.
+// work lets the engine go through the run. A panic is a failure of the run, not of its siblings in this process. What
+// fails because the run was stopped or lost meanwhile, or before it came here, fails for that reason.
 func (r *Runner) work(o *run.Owner, root *run.Branch) (out run.Outcome, err error) {
+	defer func() {
+		if cause := context.Cause(o.Work()); cause != nil && errors.Is(err, context.Canceled) {
+			err = cause
+		}
+	}()
 	defer func() {
 		if p := recover(); p != nil {
 			r.log().Error("the engine panicked", "run", o.Run().ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
