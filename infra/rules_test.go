@@ -133,7 +133,7 @@ var libraries = []library{
 	{"github.com/aws/jsii-runtime-go", []string{"infra/cdk"}, false, "comes with the CDK"},
 	{"github.com/aws/aws-sdk-go-v2", []string{"shared/cloud", "shared/dynamo", "shared/sqs", "shared/lambdatool", "shared/push", "shared/emulator"}, true, "AWS is known to its adapters only, and to tests that set up emulators"},
 	{"github.com/aws/smithy-go", []string{"shared/cloud", "shared/dynamo", "shared/sqs", "shared/lambdatool", "shared/emulator"}, true, "the SDK's errors and middleware"},
-	{"github.com/aws/aws-lambda-go", []string{"shared/invoke", "functions/*", "infra/host", "infra/local", "infra/runtimeapi"}, true, "Lambda's events stop at invoke"},
+	{"github.com/aws/aws-lambda-go", []string{"shared/invoke", "shared/cloud", "infra/host", "infra/local", "infra/runtimeapi"}, true, "Lambda's events stop at invoke"},
 	{"github.com/coder/websocket", []string{"infra/host"}, true, "WebSockets (ISC)"},
 	{"github.com/goccy/go-yaml", []string{"shared/crew"}, true, "definitions in YAML, and the workflows in guides"},
 	{"github.com/google/cel-go", []string{"shared/trigger/cel"}, false, "filters and inputs of triggers (Apache-2; 2.6 MB of a zipped bootstrap)"},

@@ -2,30 +2,15 @@
 package main
 
 import (
-	"context"
-	"log"
-	"log/slog"
-
-	"github.com/aws/aws-lambda-go/lambda"
-	"github.com/aws/aws-lambda-go/lambdacontext"
-
 	"muster/shared/app"
 	"muster/shared/cloud"
-	"muster/shared/config"
 	"muster/shared/invoke"
 	"muster/shared/trigger/cel"
 )
 
 func main() {
-	slog.SetDefault(lambdacontext.NewLogger())
-	settings, err := config.Read()
-	if err != nil {
-		log.Fatal(err)
-	}
-	backends, err := cloud.Open(context.Background(), settings)
-	if err != nil {
-		log.Fatal(err)
-	}
-	backends.Rules = &cel.Rules{}
-	lambda.Start(invoke.HTTP(app.New(backends).HTTP()))
+	cloud.Start(cloud.Open, func(b app.Backends) any {
+		b.Rules = &cel.Rules{}
+		return invoke.HTTP(app.New(b).HTTP())
+	})
 }

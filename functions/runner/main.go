@@ -2,30 +2,15 @@
 package main
 
 import (
-	"context"
-	"log"
-	"log/slog"
-
-	"github.com/aws/aws-lambda-go/lambda"
-	"github.com/aws/aws-lambda-go/lambdacontext"
-
 	"muster/shared/app"
 	"muster/shared/cloud"
-	"muster/shared/config"
 	"muster/shared/engine/llm/openai"
 	"muster/shared/invoke"
 )
 
 func main() {
-	slog.SetDefault(lambdacontext.NewLogger())
-	settings, err := config.Read()
-	if err != nil {
-		log.Fatal(err)
-	}
-	backends, err := cloud.OpenForRunner(context.Background(), settings)
-	if err != nil {
-		log.Fatal(err)
-	}
-	backends.OpenAI = openai.New
-	lambda.Start(invoke.Batch(app.New(backends).Runner, backends.Runs))
+	cloud.Start(cloud.OpenForRunner, func(b app.Backends) any {
+		b.OpenAI = openai.New
+		return invoke.Batch(app.New(b).Runner, b.Runs)
+	})
 }

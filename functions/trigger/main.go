@@ -2,31 +2,16 @@
 package main
 
 import (
-	"context"
-	"log"
-	"log/slog"
-
-	"github.com/aws/aws-lambda-go/lambda"
-	"github.com/aws/aws-lambda-go/lambdacontext"
-
 	"muster/shared/app"
 	"muster/shared/cloud"
-	"muster/shared/config"
 	"muster/shared/invoke"
 	"muster/shared/trigger/cel"
 )
 
 func main() {
-	slog.SetDefault(lambdacontext.NewLogger())
-	settings, err := config.Read()
-	if err != nil {
-		log.Fatal(err)
-	}
-	backends, err := cloud.Open(context.Background(), settings)
-	if err != nil {
-		log.Fatal(err)
-	}
-	backends.Rules = &cel.Rules{}
-	a := app.New(backends)
-	lambda.Start(invoke.HTTPOr(a.Trigger(), a.Direct))
+	cloud.Start(cloud.Open, func(b app.Backends) any {
+		b.Rules = &cel.Rules{}
+		a := app.New(b)
+		return invoke.HTTPOr(a.Trigger(), a.Direct)
+	})
 }

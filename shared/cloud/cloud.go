@@ -7,11 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"log/slog"
 	"maps"
 	"os"
 	"strings"
 	"time"
 
+	lambdaruntime "github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -34,6 +38,22 @@ import (
 	"muster/shared/sweep"
 	"muster/shared/workspace"
 )
+
+// Start is the main of a Lambda function. It reads the configuration, opens the backends (by Open, or by one that opens more),
+// and serves what is made of them: a handler as lambda.Start takes it. What is missing ends the process with a sentence in
+// the log.
+func Start(open func(context.Context, config.Config) (app.Backends, error), handler func(app.Backends) any) {
+	slog.SetDefault(lambdacontext.NewLogger())
+	settings, err := config.Read()
+	if err != nil {
+		log.Fatal(err)
+	}
+	backends, err := open(context.Background(), settings)
+	if err != nil {
+		log.Fatal(err)
+	}
+	lambdaruntime.Start(handler(backends))
+}
 
 // Open gives the backends that every function needs. Region, credentials and endpoints are the SDK's to find, in the
 // environment that Lambda gives or where a person's machine has them, but never by asking a metadata service, which costs
