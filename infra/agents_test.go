@@ -24,6 +24,12 @@ func serves(routes []httpapi.Route, route string) bool {
 // ask asks a whole app that has these needs.
 func ask(t *testing.T, n agentwire.Needs, method, path, pattern string) (status int, body string) {
 	t.Helper()
+	return askOf(t, n, (*app.App).HTTP, method, path, pattern)
+}
+
+// askOf asks one function of an app that has these needs.
+func askOf(t *testing.T, n agentwire.Needs, function func(*app.App) http.Handler, method, path, pattern string) (status int, body string) {
+	t.Helper()
 	db := sqlitetest.Temp(t)
 	sealer, err := workspace.NewSealer(map[string][]byte{"test": make([]byte, 32)}, "test")
 	if err != nil {
@@ -32,10 +38,12 @@ func ask(t *testing.T, n agentwire.Needs, method, path, pattern string) (status 
 	r := httptest.NewRequest(method, path, strings.NewReader("{}"))
 	r.Pattern = pattern
 	w := httptest.NewRecorder()
-	app.New(app.Backends{Records: db.Records(), Sealer: sealer, Agents: n}).HTTP().ServeHTTP(w, r)
+	function(app.New(app.Backends{Records: db.Records(), Sealer: sealer, Agents: n})).ServeHTTP(w, r)
 	return w.Code, w.Header().Get("Content-Type") + " " + w.Body.String()
 }
 
+// TestAgentsHaveNoTriggerWithoutAllThatItNeeds: where the front door still sent the trigger's path to the function "trigger", that
+// used to answer it as AMP does, {"detail": "Not Found"}, unlike the unknown paths beside it.
 func TestAgentsHaveNoTriggerWithoutAllThatItNeeds(t *testing.T) {
 	path := "/api/v1/webhooks/dep_019ab0c45b007a10b1c23d4e5f607182/6c1d9a3e-2f40-5b7e-9c58-d1e2f3a4b5c6/trigger"
 	if status, body := ask(t, infra.Agents(), "POST", path, ""); status != http.StatusUnauthorized {
@@ -53,8 +61,16 @@ func TestAgentsHaveNoTriggerWithoutAllThatItNeeds(t *testing.T) {
 		if status, body := ask(t, n, "POST", path, triggerRoute); status != http.StatusNotFound || body != unknown {
 			t.Errorf("without the %s: got %d %s, and an unknown path %s", name, status, body, unknown)
 		}
-		if serves((&agentwire.Wire{Needs: n}).Routes(), triggerRoute) {
+		if status, body := askOf(t, n, (*app.App).Trigger, "POST", path, triggerRoute); status != http.StatusNotFound || body != unknown {
+			t.Errorf("without the %s the function trigger says %d %s, and an unknown path %s", name, status, body, unknown)
+		}
+		if serves(infra.RoutesWith(n), triggerRoute) {
 			t.Errorf("without the %s the route is there", name)
+		}
+		for _, at := range []string{"/openapi.json", "/openapi"} {
+			if status, body := ask(t, n, "GET", at, ""); status != http.StatusOK || strings.Contains(body, "{agentId}/trigger") {
+				t.Errorf("without the %s %s speaks of the trigger", name, at)
+			}
 		}
 	}
 }
@@ -64,7 +80,8 @@ func TestTheManifestHasATriggerWithAllThatItNeeds(t *testing.T) {
 		t.Fatal("there is none")
 	}
 	functions, queues := infra.Functions, infra.Queues
-	t.Cleanup(func() { infra.Functions, infra.Queues = functions, queues })
+	restore := func() { infra.Functions, infra.Queues, infra.InternalToken = functions, queues, true }
+	t.Cleanup(restore)
 	runner := slices.IndexFunc(functions, func(f infra.Function) bool { return f.Eats != nil && f.Eats.Queue == infra.Runs })
 	for name, without := range map[string]func(){
 		"queue of runs": func() {
@@ -72,8 +89,9 @@ func TestTheManifestHasATriggerWithAllThatItNeeds(t *testing.T) {
 		},
 		"runner":           func() { infra.Functions = slices.Delete(slices.Clone(functions), runner, runner+1) },
 		"store for events": func() { infra.Functions = slices.Clone(functions); infra.Functions[runner].May.Keep = false },
+		"internal token":   func() { infra.InternalToken = false },
 	} {
-		infra.Functions, infra.Queues = functions, queues
+		restore()
 		without()
 		if serves(infra.Routes(), triggerRoute) {
 			t.Errorf("without a %s it has one", name)

@@ -82,6 +82,10 @@ const day = 24 * time.Hour
 // Otherwise names the function that answers what no route serves: it knows how each wire says so.
 const Otherwise = "api"
 
+// InternalToken says that an internal token is made at deployment. Without one nobody can read an agent's secret, and agents
+// have no trigger.
+var InternalToken = true
+
 // Functions holds the functions in the order a run meets them.
 var Functions = []Function{
 	{

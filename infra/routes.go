@@ -21,10 +21,9 @@ func Front(function string) string {
 	return function
 }
 
-// Agents says what this manifest has of that which the trigger of agents needs. The internal token is made at deployment, in
-// both homes.
+// Agents says what this manifest has of that which the trigger of agents needs.
 func Agents() agentwire.Needs {
-	n := agentwire.Needs{Orchestrator: slices.ContainsFunc(Queues, func(q Queue) bool { return q.Name == Runs }), InternalToken: true}
+	n := agentwire.Needs{Orchestrator: slices.ContainsFunc(Queues, func(q Queue) bool { return q.Name == Runs }), InternalToken: InternalToken}
 	for _, f := range Functions {
 		if f.Eats != nil && f.Eats.Queue == Runs {
 			n.ContainerProvider, n.LogWriter = true, f.May.Keep
@@ -37,6 +36,9 @@ func Agents() agentwire.Needs {
 const SocketPath = agentwire.SocketPath
 
 // Routes holds every HTTP route of every wire. As data they need no wire behind them, and their Handle must not be called.
-func Routes() []httpapi.Route {
-	return slices.Concat((*ampwire.Wire)(nil).Routes(), (*deploywire.Wire)(nil).Routes(), (&agentwire.Wire{Needs: Agents()}).Routes(), guide.Routes(deploywire.Dialect), openapi.Routes(deploywire.Dialect))
+func Routes() []httpapi.Route { return RoutesWith(Agents()) }
+
+// RoutesWith holds the routes of a home that has only these of the things that the trigger of agents needs.
+func RoutesWith(n agentwire.Needs) []httpapi.Route {
+	return slices.Concat((*ampwire.Wire)(nil).Routes(), (*deploywire.Wire)(nil).Routes(), (&agentwire.Wire{Needs: n}).Routes(), guide.Routes(deploywire.Dialect), openapi.Routes(deploywire.Dialect))
 }

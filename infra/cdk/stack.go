@@ -165,7 +165,6 @@ func (s *stack) setEnvironment() {
 		config.SealingKeyParameterKey: str(sealingKeyParameter),
 		config.WorkspaceIDKey:         parameter(workspaceIDParameter),
 		config.WorkspaceTokenKey:      parameter(workspaceTokenParameter),
-		config.InternalTokenKey:       parameter(internalTokenParameter),
 	}
 	// What the trigger of agents needs is named as far as it is there.
 	if infra.Agents().Orchestrator {
@@ -176,6 +175,9 @@ func (s *stack) setEnvironment() {
 	}
 	if infra.Agents().LogWriter {
 		s.environment[config.LogWriterKey] = s.table.TableName()
+	}
+	if infra.Agents().InternalToken {
+		s.environment[config.InternalTokenKey] = parameter(internalTokenParameter)
 	}
 	for _, name := range []string{config.MaxConcurrentRunsKey, config.WhenFullKey, config.MaxKickoffsKey, config.LeaseKey, config.PrivateNetworksKey} {
 		if value := s.Getenv(name); value != "" {

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"muster/infra"
+	"muster/shared/agentwire"
 	"muster/shared/queue"
 )
 
@@ -26,6 +27,8 @@ type Host struct {
 	Invoke func(ctx context.Context, function string, event []byte) ([]byte, error)
 	// Stream invokes a function whose answer streams. Its body is closed when nobody reads it any more.
 	Stream func(ctx context.Context, function string, event []byte) (*events.LambdaFunctionURLStreamingResponse, error)
+	// Agents is what there is of that which the trigger of agents needs; nil is what the manifest has.
+	Agents *agentwire.Needs
 	// Sockets holds the connections of the WebSocket; nil is a machine without one.
 	Sockets *Sockets
 	Queues  map[string]queue.Queue

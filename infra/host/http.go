@@ -26,14 +26,18 @@ const maxRequest = 10 << 20
 const bodyTime = 30 * time.Second
 
 // HTTP serves the manifest's routes as an API Gateway HTTP API does, by invoking the function of each. What no route serves
-// goes to the function "api", which knows how each wire says so.
+// goes to the function infra.Otherwise, which knows how each wire says so.
 func (h *Host) HTTP() http.Handler {
 	byName := map[string]infra.Function{}
 	for _, f := range infra.Functions {
 		byName[f.Name] = f
 	}
 	first, last := http.NewServeMux(), http.NewServeMux()
-	for _, r := range infra.Routes() {
+	agents := infra.Agents()
+	if h.Agents != nil {
+		agents = *h.Agents
+	}
+	for _, r := range infra.RoutesWith(agents) {
 		mux := first
 		if strings.HasPrefix(r.Path, "/{") {
 			mux = last // net/http does not take it beside some of the others
@@ -49,7 +53,7 @@ func (h *Host) HTTP() http.Handler {
 			first.Handle("GET "+infra.SocketPath, h.socket(f))
 		}
 	}
-	other := h.front(byName["api"], "$default")
+	other := h.front(byName[infra.Otherwise], "$default")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, mux := range []*http.ServeMux{first, last} {
 			if handler, pattern := mux.Handler(r); pattern != "" {

@@ -112,7 +112,7 @@ func serve(ctx context.Context, o options) error {
 	streams, stopStreams := context.WithCancel(context.Background())
 	defer stopStreams()
 	machine := &host.Host{
-		Queues: queues, Sockets: h.sockets, Every: o.sweep, Timeouts: map[string]time.Duration{"stream": longestStream},
+		Agents: &h.agents, Queues: queues, Sockets: h.sockets, Every: o.sweep, Timeouts: map[string]time.Duration{"stream": longestStream},
 		Stream: func(ctx context.Context, _ string, event []byte) (*events.LambdaFunctionURLStreamingResponse, error) {
 			ctx, cancel := context.WithCancel(ctx)
 			forget := context.AfterFunc(streams, cancel)

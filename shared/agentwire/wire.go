@@ -80,6 +80,13 @@ var plain = httpapi.Dialect{Body: func(f *fault.Error) any {
 // nothing else.
 func (w *Wire) Routes() []httpapi.Route { return slices.Concat(w.Asking(), w.Triggering()) }
 
+// Absent lists the routes that the wire does not serve, because something is missing that they need.
+func (w *Wire) Absent() []httpapi.Route {
+	return slices.DeleteFunc((&Wire{Needs: Needs{true, true, true, true}}).Routes(), func(r httpapi.Route) bool {
+		return slices.ContainsFunc(w.Routes(), func(served httpapi.Route) bool { return served.Method == r.Method && served.Path == r.Path })
+	})
+}
+
 // Triggering gives the route that triggers an agent.
 func (w *Wire) Triggering() (routes []httpapi.Route) {
 	if w.Needs.All() {

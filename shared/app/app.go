@@ -119,19 +119,23 @@ func (a *App) HTTP() http.Handler {
 	deploy.Queues = []deploywire.NamedQueue{{Name: "runs", Queue: a.b.Runs}, {Name: "deliveries", Queue: a.b.Deliveries}}
 	deploy.Endpoints, deploy.Deliveries = webhook.Endpoints{Store: a.b.Records, Now: a.b.Now}, webhook.Deliveries{Store: a.b.Records}
 	deploy.Resend, deploy.Ping = a.resend(), a.tell.get(a.newDispatcher).Ping
-	return a.serve(a.amp().Routes(), deploy.Routes(), a.agents().Routes(), guide.Routes(deploywire.Dialect), openapi.Routes(deploywire.Dialect))
+	agents := a.agents()
+	return a.serve(ampwire.Dialect, a.amp().Routes(), deploy.Routes(), agents.Routes(), guide.Routes(deploywire.Dialect), openapi.Routes(deploywire.Dialect, agents.Absent()...))
 }
 
 // Kickoff gives the handler of the routes that start runs, and of no others.
-func (a *App) Kickoff() http.Handler { return a.serve(a.amp().Kickoffs(), a.deploy().Kickoffs()) }
-
-// Trigger gives the handler of the routes that others start runs by, and of no others.
-func (a *App) Trigger() http.Handler {
-	return a.serve(a.deploy().Triggering(), a.agents().Triggering())
+func (a *App) Kickoff() http.Handler {
+	return a.serve(ampwire.Dialect, a.amp().Kickoffs(), a.deploy().Kickoffs())
 }
 
-func (a *App) serve(routes ...[]httpapi.Route) http.Handler {
-	return httpapi.API{Routes: slices.Concat(routes...), Tokens: a.Tokens, Fallback: ampwire.Dialect, Log: a.b.Log}.Handler()
+// Trigger gives the handler of the routes that others start runs by, and of no others. What else comes here is for the
+// trigger of agents, where there is none.
+func (a *App) Trigger() http.Handler {
+	return a.serve(agentwire.Dialect, a.deploy().Triggering(), a.agents().Triggering())
+}
+
+func (a *App) serve(fallback httpapi.Dialect, routes ...[]httpapi.Route) http.Handler {
+	return httpapi.API{Routes: slices.Concat(routes...), Tokens: a.Tokens, Fallback: fallback, Log: a.b.Log}.Handler()
 }
 
 func (a *App) amp() *ampwire.Wire {
@@ -162,7 +166,7 @@ func (a *App) triggers() *trigger.Service {
 // Stream gives the handler of the routes whose answers stream, and of no others.
 func (a *App) Stream() http.Handler {
 	deploy := &deploywire.Wire{Runs: a.Runs, Tokens: a.Tokens, Feed: a.feed, Now: a.b.Now}
-	return httpapi.API{Routes: deploy.Watching(), Tokens: a.Tokens, Fallback: deploywire.Dialect, Log: a.b.Log}.Handler()
+	return a.serve(deploywire.Dialect, deploy.Watching())
 }
 
 // Socket takes what happens on the connections of the WebSocket.

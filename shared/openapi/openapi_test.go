@@ -38,6 +38,32 @@ func TestTheFilesAreServed(t *testing.T) {
 	}
 }
 
+func TestWhatIsAbsentIsNotSpokenOf(t *testing.T) {
+	const path = "/api/v1/webhooks/{crewId}/{agentId}/trigger"
+	for _, r := range openapi.Routes(httpapi.Dialect{}, httpapi.Route{Method: "POST", Path: path}) {
+		w, whole := httptest.NewRecorder(), httptest.NewRecorder()
+		if err := r.Handle(w, httptest.NewRequest(r.Method, r.Path, nil), workspace.Caller{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, all := range openapi.Routes(httpapi.Dialect{}) {
+			if all.Path == r.Path {
+				_ = all.Handle(whole, httptest.NewRequest(r.Method, r.Path, nil), workspace.Caller{})
+			}
+		}
+		if !strings.Contains(whole.Body.String(), path) || strings.Contains(w.Body.String(), path) {
+			t.Errorf("%s speaks of what is absent, or never did", r.Path)
+		}
+		for _, there := range []string{"/v1/runs", "/api/v1/agents/{agentId}/webhook-secret/rotate"} {
+			if !strings.Contains(w.Body.String(), there) {
+				t.Errorf("%s has lost %s", r.Path, there)
+			}
+		}
+		if r.Path == "/openapi" && strings.Count(w.Body.String(), "<details>") != strings.Count(w.Body.String(), "</details>") {
+			t.Error("the page is broken")
+		}
+	}
+}
+
 func TestTheFilesAreMadeOfTheSources(t *testing.T) {
 	document, err := build()
 	if err != nil {
