@@ -221,7 +221,7 @@ var ErrNoAgent = fault.New(fault.NotFound, "The version in production has no suc
 // Errors: those of Start; ErrNoAgent; fault.TooMany also when as many of the agent's runs are under way or wait as may.
 func (s *Service) StartAgent(ctx context.Context, q *Request, p Payload) (run.Run, error) {
 	t := q.Trigger
-	q.DeliveryID = t.Sender.deliveryID(q.Header, nil)
+	q.DeliveryID, _ = t.Sender.deliveryID(q.Header, nil)
 	d, err := s.Crews.Deployment(ctx, t.DeploymentID)
 	if err == nil {
 		err = s.hasAgent(ctx, d, t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,7 +64,10 @@ const (
 	comeBack = 30 * time.Second
 	// signatureLife is how long a signature alone tells a repetition: the same body may mean another run the next day.
 	signatureLife = time.Minute
-	maxKey        = 255
+	// proofLife is how long an id that is signed does, as long as any id.
+	proofLife   = 24 * time.Hour
+	proofPrefix = "PROOF#"
+	maxKey      = 255
 )
 
 // Request is one request to a trigger.
@@ -73,8 +77,9 @@ type Request struct {
 	Header  http.Header
 	Body    []byte
 	// DeliveryID is the sender's own id of it, Signature what signed it, as far as they are known: by them a repetition is
-	// known where there is no Idempotency-Key.
+	// known where there is no Idempotency-Key. IDSigned says that Signature covers DeliveryID.
 	DeliveryID, Signature string
+	IDSigned              bool
 
 	receipt Receipt
 }
@@ -144,7 +149,14 @@ func (s *Service) start(ctx context.Context, q *Request, start run.StartRequest)
 		q.receipt.Delivery = clip(key, maxKey)
 		return run.Run{}, fault.New(fault.Invalid, "The Idempotency-Key is longer than %d characters.", maxKey)
 	}
+	if kind != "signature" {
+		q.receipt.Delivery = clip(key, maxKey)
+	}
 	if key != "" && q.receipt.ReplayOf == "" {
+		var err error
+		if kind, key, err = s.firstKey(ctx, q, kind, key); err != nil {
+			return run.Run{}, err
+		}
 		start.IdempotencyKey = "trigger/" + q.Trigger.ID + "/" + kind + "/" + key
 		switch kind {
 		case "key":
@@ -152,9 +164,6 @@ func (s *Service) start(ctx context.Context, q *Request, start run.StartRequest)
 			start.BodyDigest = hex.EncodeToString(digest[:])
 		case "signature":
 			start.KeyLife = signatureLife
-		}
-		if kind != "signature" {
-			q.receipt.Delivery = clip(key, maxKey)
 		}
 	}
 	return s.Runs.Start(ctx, start)
@@ -169,6 +178,44 @@ func (q *Request) key() (kind, key string) {
 		return "delivery", q.DeliveryID
 	}
 	return "signature", q.Signature
+}
+
+// known is a key by which a repetition is known, and of what kind it is.
+type known struct {
+	Kind string `json:"kind"`
+	Key  string `json:"key"`
+}
+
+// firstKey gives the key of the first request with the same proof. Whoever has seen a signed request may send it again under
+// another Idempotency-Key or another id, where those are not signed; it is still the same request, for as long as its proof tells
+// that: the id if it is signed, else the signature.
+func (s *Service) firstKey(ctx context.Context, q *Request, kind, key string) (string, string, error) {
+	proof, life := known{"signature", q.Signature}, signatureLife
+	if q.IDSigned {
+		proof, life = known{"delivery", q.DeliveryID}, proofLife
+	}
+	if q.Signature == "" {
+		return kind, key, nil
+	}
+	body, err := json.Marshal(known{kind, key})
+	if err != nil {
+		return "", "", fmt.Errorf("encode the key of a request: %w", err)
+	}
+	hash := workspace.Hash(proof.Kind + "/" + proof.Key)
+	_, err = s.Store.Put(ctx, record.Record{
+		Key: record.Key{Part: "W#" + q.Trigger.ID, Sort: proofPrefix + hash}, Body: body, Expires: q.At.Add(life),
+	})
+	if there, taken := record.Current(err); taken {
+		var first known
+		if err := json.Unmarshal(there.Body, &first); err != nil {
+			return "", "", fmt.Errorf("decode the key of a request: %w", err)
+		}
+		return first.Kind, first.Key, nil
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("keep the key of a request: %w", err)
+	}
+	return kind, key, nil
 }
 
 // Answer is what came of a request that was taken.
@@ -222,7 +269,7 @@ func (s *Service) act(ctx context.Context, q *Request, body any, async bool) (An
 		s.note(ctx, q, Answered, "The sender wanted to know whether somebody is there.", "")
 		return Answer{Reply: reply}, nil
 	}
-	q.DeliveryID = q.Trigger.Sender.deliveryID(q.Header, body)
+	q.DeliveryID, q.IDSigned = q.Trigger.Sender.deliveryID(q.Header, body)
 	if why := s.filtered(ctx, q, body); why != "" {
 		s.note(ctx, q, Ignored, why, "")
 		return Answer{Ignored: true}, nil

@@ -250,28 +250,25 @@ func verifyStripe(secret, header string, body []byte, now time.Time) (string, er
 	return "", refused("The header Stripe-Signature does not match.")
 }
 
-// deliveryID is the sender's own id of what it sends, the same when it sends it again; "" when it has none.
-func (s Sender) deliveryID(h http.Header, body any) string {
+// deliveryID is the sender's own id of what it sends, the same when it sends it again; "" when it has none. signed says that
+// the signature covers it: it is in the body, or Standard Webhooks' own.
+func (s Sender) deliveryID(h http.Header, body any) (found string, signed bool) {
 	fields, _ := body.(map[string]any)
-	field := func(name string) string {
-		v, _ := fields[name].(string)
-		return v
-	}
-	found := ""
-	switch s.Scheme {
-	case Slack:
-		if found = field("event_id"); found == "" {
-			found = field("trigger_id")
+	inBody := map[Scheme][]string{Slack: {"event_id", "trigger_id"}, Stripe: {"id"}}
+	for _, field := range inBody[s.Scheme] {
+		if found, _ := fields[field].(string); found != "" {
+			return found, true
 		}
-	case Stripe:
-		found = field("id")
+	}
+	if s.Scheme == Standard || s.Scheme == GitLab && h.Get(webhook.HeaderStandardSignature) != "" {
+		return h.Get(webhook.HeaderStandardID), true
 	}
 	for _, header := range []string{"X-Github-Delivery", webhook.HeaderStandardID, webhook.HeaderDelivery} {
-		if found == "" {
-			found = h.Get(header)
+		if found = h.Get(header); found != "" {
+			return found, false
 		}
 	}
-	return found
+	return "", false
 }
 
 // greet answers what a sender asks to learn whether somebody is there; ok is false for anything else.

@@ -2,6 +2,7 @@ package trigger_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -405,6 +406,7 @@ func TestRepetitions(t *testing.T) {
 		if again := s.took(token, tea, h...); again.ID != first.ID {
 			t.Error("another run")
 		}
+		time.Sleep(61 * time.Second)
 		if other := s.took(token, tea, github("open sesame", tea, "X-Github-Delivery", "d2")...); other.ID == first.ID {
 			t.Error("another delivery gave the same run")
 		}
@@ -440,6 +442,53 @@ func TestRepetitions(t *testing.T) {
 		}
 		if _, _, err := s.come(token, `{"topic": "coffee"}`, "Idempotency-Key", "k"); !fault.Is(err, fault.Conflict) {
 			t.Errorf("another body: %v", err)
+		}
+	})
+	// Whoever replays a signed body under a fresh id that is not signed used to start another run each time.
+	in(t, "a signed request under another id is the same request: for a minute by its signature, for a day by an id that is signed", func(t *testing.T, s *stage) {
+		standard := "whsec_" + base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
+		for _, c := range []struct {
+			name   string
+			sender trigger.Sender
+			secret string
+			body   string
+			sign   func() []string
+			day    bool // it is known for a day
+		}{
+			{"github", trigger.Sender{Scheme: trigger.GitHub}, "open sesame", tea, func() []string { return github("open sesame", tea) }, false},
+			{"generic-hmac", trigger.Sender{Scheme: trigger.HMAC}, "open sesame", tea, func() []string { return []string{"X-Signature", hexMAC("open sesame", tea)} }, false},
+			{"grafana", trigger.Sender{Scheme: trigger.Grafana}, "open sesame", tea, func() []string {
+				return []string{"X-Grafana-Alerting-Signature", hexMAC("open sesame", tea)}
+			}, false},
+			{"stripe", trigger.Sender{Scheme: trigger.Stripe}, "open sesame", `{"id": "evt_1", "topic": "tea"}`, func() []string {
+				return []string{"Stripe-Signature", "t=" + seconds(time.Now()) + ",v1=" + hexMAC("open sesame", seconds(time.Now())+`.{"id": "evt_1", "topic": "tea"}`)}
+			}, true},
+			{"standard", trigger.Sender{Scheme: trigger.Standard}, standard, tea, func() []string {
+				signature := mac("0123456789abcdef0123456789abcdef", "msg_1."+seconds(time.Now())+"."+tea)
+				return []string{"Webhook-Id", "msg_1", "Webhook-Timestamp", seconds(time.Now()), "Webhook-Signature", "v1," + base64.StdEncoding.EncodeToString(signature)}
+			}, true},
+		} {
+			tr, token := s.make(c.secret, trigger.Trigger{Sender: c.sender})
+			first := s.took(token, c.body, c.sign()...)
+			for _, fresh := range [][]string{{"X-Github-Delivery", "fresh"}, {"Idempotency-Key", "fresh"}, {"X-Crewship-Delivery", "fresh"}, nil} {
+				if again := s.took(token, c.body, append(c.sign(), fresh...)...); again.ID != first.ID {
+					t.Errorf("%s with %v: another run", c.name, fresh)
+				}
+			}
+			if r := s.receipts(tr)[0]; r.Status != trigger.Duplicate && r.Status != trigger.Accepted {
+				t.Errorf("%s: the receipt says %s", c.name, r.Status)
+			}
+			time.Sleep(61 * time.Second)
+			if later := s.took(token, c.body, append(c.sign(), "Idempotency-Key", "another")...); (later.ID == first.ID) != c.day {
+				t.Errorf("%s: after a minute, the same run: %t", c.name, later.ID == first.ID)
+			}
+		}
+	})
+	in(t, "a signed request that came under an id first is known without it", func(t *testing.T, s *stage) {
+		_, token := s.make("open sesame", trigger.Trigger{Sender: trigger.Sender{Scheme: trigger.GitHub}})
+		first := s.took(token, tea, github("open sesame", tea, "X-Github-Delivery", "d1")...)
+		if again := s.took(token, tea, github("open sesame", tea)...); again.ID != first.ID {
+			t.Error("another run")
 		}
 	})
 	in(t, "without any of them each request is a run of its own, and so is each trigger's", func(t *testing.T, s *stage) {
