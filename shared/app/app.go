@@ -71,6 +71,8 @@ type Backends struct {
 	StreamURL string
 	// Push sends to open connections; only a home or a function that does hands it in.
 	Push channel.Pusher
+	// Lag is how far the lists of records may be behind.
+	Lag time.Duration
 	// Look is the longest time between two looks for new pages of a run that is watched; 0 is the default.
 	Look time.Duration
 	// Report takes what a sweep found, for metrics; it is logged unless set.
@@ -177,7 +179,7 @@ func (a *App) Socket() *agentwire.Socket {
 }
 
 func (a *App) hub() *channel.Hub {
-	return &channel.Hub{Store: a.b.Records, Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Push: a.b.Push, Dialect: agentwire.Channels, Now: a.b.Now, Log: a.b.Log}
+	return &channel.Hub{Store: a.b.Records, Runs: a.Runs, Crews: a.Crews, Tokens: a.Tokens, Push: a.b.Push, Dialect: agentwire.Channels, Lag: a.b.Lag, Now: a.b.Now, Log: a.b.Log}
 }
 
 // Runner is the queue.Handler of the runs queue.

@@ -110,6 +110,8 @@ type Hub struct {
 	Tokens  *workspace.Tokens
 	Push    Pusher
 	Dialect Dialect
+	// Lag is how far the lists of runs may be behind; 0 for lists that never are. Whoever subscribes waits for as long.
+	Lag time.Duration
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 	Log *slog.Logger
@@ -126,6 +128,8 @@ type Channel struct {
 	AgentID string `json:"agent,omitempty"`
 	Thread  string `json:"thread,omitempty"`
 	RunID   string `json:"run,omitempty"`
+	// Since is when the connection subscribed: what was put before is not told. It is zero for a run that is resumed.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Has says whether the run is one of the channel's.
@@ -149,14 +153,19 @@ type Connection struct {
 	rev int64
 }
 
-// of gives the channel by which the connection is told of a run: the first that has it.
-func (c Connection) of(r run.Run) (Channel, bool) {
-	for _, ch := range c.Channels {
-		if ch.Has(r) {
-			return ch, true
+// of gives the channel by which the connection is told of a run: the first that has it, since the oldest of those that do.
+// A run that was over before that is not told of.
+func (c Connection) of(r run.Run) (ch Channel, told bool) {
+	for _, one := range c.Channels {
+		switch {
+		case !one.Has(r):
+		case !told:
+			ch, told = one, true
+		case one.Since.Before(ch.Since):
+			ch.Since = one.Since
 		}
 	}
-	return Channel{}, false
+	return ch, told && !(r.State.Ended() && r.EndedAt.Before(ch.Since))
 }
 
 // Watchers gives the target of a run's pages that stands for all connections that are told of it, if there are any. It is

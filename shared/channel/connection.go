@@ -115,23 +115,33 @@ func (h *Hub) Hear(ctx context.Context, connectionID string) (c Connection, ok b
 }
 
 // Subscribe has the connection told of the runs of a channel: of those under way from now on, of those that begin later
-// everything.
+// everything, and of those that are over nothing.
 func (h *Hub) Subscribe(ctx context.Context, c Connection, ch Channel) error {
+	ch.Since = h.now().Truncate(time.Millisecond) // as the times of pages are
 	if err := h.add(ctx, c, ch); err != nil {
 		return err
 	}
-	return h.join(ctx, c, ch)
+	if err := h.join(ctx, c, ch, false); err != nil || h.Lag == 0 || ch.RunID != "" || ch.Thread != "" {
+		return err
+	}
+	select {
+	case <-time.After(h.Lag):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return h.join(ctx, c, ch, true)
 }
 
-func (h *Hub) add(ctx context.Context, c Connection, channels ...Channel) error {
+func (h *Hub) add(ctx context.Context, c Connection, ch Channel) error {
 	_, err := h.change(ctx, c.Caller.WorkspaceID, c.ID, func(c *Connection) error {
-		for _, ch := range channels {
-			if slices.ContainsFunc(c.Channels, func(o Channel) bool { return o.Name == ch.Name }) {
-				continue
-			}
-			if len(c.Channels) >= maxChannels {
-				return fault.New(fault.TooMany, "A connection may have %d channels, and this one has.", maxChannels)
-			}
+		i := slices.IndexFunc(c.Channels, func(o Channel) bool { return o.Name == ch.Name })
+		switch {
+		case i >= 0 && ch.Since.Before(c.Channels[i].Since):
+			c.Channels[i].Since = ch.Since
+		case i >= 0:
+		case len(c.Channels) >= maxChannels:
+			return fault.New(fault.TooMany, "A connection may have %d channels, and this one has.", maxChannels)
+		default:
 			c.Channels = append(c.Channels, ch)
 		}
 		return nil
@@ -148,50 +158,85 @@ func (h *Hub) Unsubscribe(ctx context.Context, c Connection, name string) error 
 	return err
 }
 
-// join puts the cursors of runs under way where they are now, and tells their owners that somebody watches. An owner that
-// claims its run later finds the subscription itself.
-func (h *Hub) join(ctx context.Context, c Connection, ch Channel) error {
-	ids := []string{ch.DeploymentID}
-	if ch.DeploymentID == "" {
-		all, err := h.Crews.Deployments(ctx, ch.WorkspaceID)
-		if err != nil {
-			return err
-		}
-		ids = nil
-		for _, d := range all[:min(len(all), maxLooked)] {
-			ids = append(ids, d.ID)
-		}
+// join has the connection told of the channel's runs under way, and tells their owners that somebody watches. An owner
+// that claims its run later finds the subscription itself. The second look is for runs that were too new for the lists.
+func (h *Hub) join(ctx context.Context, c Connection, ch Channel, second bool) error {
+	var made time.Time
+	if second {
+		made = ch.Since.Add(-h.Lag)
 	}
-	for _, id := range ids {
-		runs, _, err := h.Runs.List(ctx, run.ListRequest{DeploymentIDs: []string{id}, Limit: maxUnderWay})
-		if err != nil {
-			return err
+	runs, err := h.underWay(ctx, ch, made)
+	if err != nil {
+		return err
+	}
+	for _, r := range runs {
+		if !ch.Has(r) || r.State.Ended() && r.EndedAt.Before(ch.Since) {
+			continue
 		}
-		for _, r := range runs {
-			if r.State.Ended() || !ch.Has(r) {
-				continue
-			}
-			if err := h.joinRun(ctx, c, r); err != nil {
-				return err
-			}
+		if err := h.joinRun(ctx, c, ch, r, second); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (h *Hub) joinRun(ctx context.Context, c Connection, r run.Run) error {
+// underWay finds runs that may be under way in a channel; of whole deployments those that were made since a time.
+func (h *Hub) underWay(ctx context.Context, ch Channel, made time.Time) (all []run.Run, err error) {
+	deployments := []string{ch.DeploymentID}
+	switch {
+	case ch.RunID != "":
+		r, err := h.Runs.Get(ctx, ch.RunID)
+		return []run.Run{r}, err
+	case ch.Thread != "":
+		return h.Runs.OnThread(ctx, ch.Thread, 0)
+	case ch.DeploymentID == "":
+		there, err := h.Crews.Deployments(ctx, ch.WorkspaceID)
+		if err != nil {
+			return nil, err
+		}
+		deployments = nil
+		for _, d := range there[:min(len(there), maxLooked)] {
+			deployments = append(deployments, d.ID)
+		}
+	}
+	for _, id := range deployments {
+		runs, _, err := h.Runs.List(ctx, run.ListRequest{DeploymentIDs: []string{id}, Since: made, Limit: maxUnderWay})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, runs...)
+	}
+	return all, nil
+}
+
+// joinRun begins to tell of a run from now on: from its newest page, or in the second look from the subscription. The owner is told of the watcher first: so either it sees to it
+// that the end is told, or the end is what is found here.
+func (h *Hub) joinRun(ctx context.Context, c Connection, ch Channel, r run.Run, second bool) error {
+	if err := h.Runs.Subscribed(ctx, r.ID); err != nil {
+		return err
+	}
 	newest, err := h.Runs.Newest(ctx, r.ID)
 	if fault.Is(err, fault.NotFound) {
-		err = nil
+		return nil
 	}
 	if err != nil {
 		return err
+	}
+	began := !r.StartedAt.IsZero() && r.StartedAt.Before(ch.Since)
+	if newest.Kind == run.EndPage || !began || second && !newest.At.Before(ch.Since) {
+		return h.tell(ctx, r.ID, newest)
 	}
 	at := cursor{N: newest.Totals.Events, Page: newest.Seq + 1}
 	if err := h.putCursor(ctx, c.ID, r.ID, &at); err != nil && !fault.Is(err, fault.Conflict) {
 		return fmt.Errorf("begin to tell connection %s of run %s: %w", c.ID, r.ID, err)
 	}
-	return h.Runs.Watch(ctx, r.ID, false)
+	return nil
+}
+
+// tell has connections told of a page that its owner may have put without knowing of them.
+func (h *Hub) tell(ctx context.Context, runID string, p run.Page) error {
+	p.Targets = []string{run.Channels}
+	return h.Runs.SendDeliveries(ctx, runID, p)
 }
 
 // Close forgets a connection that is gone.

@@ -58,7 +58,7 @@ func (h *Hub) cursor(ctx context.Context, connectionID, runID string) (at cursor
 		return err
 	})
 	if fault.Is(err, fault.NotFound) {
-		return cursor{Page: 1}, nil // the run began after the subscription
+		return cursor{Page: 1}, nil // the run began after the subscription, or was not known to be under way
 	}
 	if err != nil {
 		return at, fmt.Errorf("read what connection %s was told of run %s: %w", connectionID, runID, err)
@@ -259,9 +259,11 @@ func (h *Hub) push(ctx context.Context, c Connection, about About, at *cursor, p
 		return false, err
 	}
 	for _, p := range next {
-		messages, err := h.Dialect.Spell(ch, about, p)
-		if err != nil {
-			return false, fmt.Errorf("spell page %d of run %s: %w", p.Seq, about.Run.ID, err)
+		var messages []Message
+		if !p.At.Before(ch.Since) {
+			if messages, err = h.Dialect.Spell(ch, about, p); err != nil {
+				return false, fmt.Errorf("spell page %d of run %s: %w", p.Seq, about.Run.ID, err)
+			}
 		}
 		for _, m := range messages {
 			if m.N <= at.N {
@@ -307,7 +309,7 @@ func (h *Hub) Resume(ctx context.Context, c Connection, ch Channel, r run.Run, a
 	if err := h.add(ctx, c, ch); err != nil {
 		return err
 	}
-	if err := h.Runs.Watch(ctx, r.ID, false); err != nil {
+	if err := h.Runs.Subscribed(ctx, r.ID); err != nil {
 		return err
 	}
 	newest, err := h.Runs.Newest(ctx, r.ID)
@@ -317,8 +319,7 @@ func (h *Hub) Resume(ctx context.Context, c Connection, ch Channel, r run.Run, a
 	if err != nil {
 		return err
 	}
-	newest.Targets = []string{run.Channels}
-	return h.Runs.SendDeliveries(ctx, r.ID, newest)
+	return h.tell(ctx, r.ID, newest)
 }
 
 // pages are those of a run, read once for all connections that are told of it together.

@@ -338,6 +338,7 @@ func TestSubscriptionsBeginNow(t *testing.T) {
 		if len(w.queue.messages) > 0 {
 			t.Errorf("nobody is there, and %v is sent", w.queue.messages)
 		}
+		<-time.After(time.Second)
 		c := w.subscribe("c")
 		if r, err := w.hub.Runs.Get(t.Context(), before.id); err != nil || !r.WatchedUntil.After(time.Now()) {
 			t.Errorf("the run is not told that somebody watches: %v, %v", r.WatchedUntil, err)
@@ -361,6 +362,114 @@ func TestSubscriptionsBeginNow(t *testing.T) {
 			t.Errorf("after it left it was told %v", got)
 		}
 	})
+}
+
+// Messages may come late, or again after hours. What they tell of to those who were there is no news to whoever comes after.
+func TestAnOldMessageTellsNothingOldToWhoeverSubscribedSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.subscribe("before")
+		over, on := w.start(), w.start()
+		over.put(t, 3)
+		if err := over.owner.Fail(run.Outcome{State: run.Failed, Error: "It is over."}); err != nil {
+			t.Fatal(err)
+		}
+		on.put(t, 3)
+		late := slices.Clone(w.queue.messages)
+		w.work(w.hub)
+		<-time.After(10 * time.Minute)
+		c := w.subscribe("since")
+		w.queue.messages = slices.Clone(late)
+		w.work(w.hub)
+		if got := w.wire.of("since"); len(got) > 0 {
+			t.Fatalf("it was told %v", got)
+		}
+		on.put(t, 1)
+		w.work(w.hub)
+		if err := w.hub.Unsubscribe(t.Context(), c, "workspace"); err != nil {
+			t.Fatal(err)
+		}
+		on.put(t, 1) // which is nothing to it
+		<-time.After(time.Second)
+		if err := w.hub.Subscribe(t.Context(), c, w.whole()); err != nil {
+			t.Fatal(err)
+		}
+		on.put(t, 1)
+		w.queue.messages = append(w.queue.messages, late...)
+		w.work(w.hub)
+		if got := w.wire.of("since"); !slices.Equal(got, []string{"4", "6"}) {
+			t.Errorf("of what came after it was told %v", got)
+		}
+		r, err := w.hub.Runs.Get(t.Context(), over.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch := channel.Channel{Name: "run", WorkspaceID: r.WorkspaceID, DeploymentID: r.DeploymentID, RunID: r.ID}
+		if err := w.hub.Resume(t.Context(), c, ch, r, 1); err != nil {
+			t.Fatal(err)
+		}
+		w.work(w.hub)
+		if got := w.wire.of("since"); !slices.Equal(got, []string{"4", "6", "2", "3", "4"}) {
+			t.Errorf("and whoever resumes is told %v", got)
+		}
+	})
+}
+
+// behind is a store whose lists do not have what is new.
+type behind struct {
+	record.Store
+	lists func() record.Store
+}
+
+func (b *behind) List(ctx context.Context, list, before string, limit int) ([]record.Entry, error) {
+	return b.lists().List(ctx, list, before, limit)
+}
+
+func TestARunThatTheListsDoNotHaveYetIsJoined(t *testing.T) {
+	for name, ended := range map[string]bool{"under way": false, "over by then": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				j := w.start()
+				j.put(t, 3)
+				<-time.After(time.Second)
+				caughtUp := time.Now().Add(time.Second)
+				hub := *w.hub
+				runs := *w.hub.Runs
+				runs.Store = &behind{w.store, func() record.Store {
+					if time.Now().Before(caughtUp) {
+						return &storetest.Memory{}
+					}
+					return w.store
+				}}
+				hub.Runs, hub.Lag = &runs, 2*time.Second
+				c := w.connect("c")
+				time.AfterFunc(1500*time.Millisecond, func() {
+					j.put(t, 2)
+					if !ended {
+						return
+					}
+					if err := j.owner.Fail(run.Outcome{State: run.Failed, Error: "It is over."}); err != nil {
+						t.Error(err)
+					}
+				})
+				if err := hub.Subscribe(t.Context(), c, w.whole()); err != nil {
+					t.Fatal(err)
+				}
+				w.work(w.hub)
+				if !ended {
+					ctx, stop := context.WithTimeout(t.Context(), 4*time.Second)
+					j.owner.Keep(ctx, nil) // it reads its inbox
+					stop()
+					j.put(t, 1)
+					w.work(w.hub)
+				}
+				if got := w.wire.of("c"); !slices.Equal(got, dense(4, 6)) {
+					t.Errorf("it was told %v, want what came after it subscribed", got)
+				}
+			})
+		})
+	}
 }
 
 func TestResuming(t *testing.T) {

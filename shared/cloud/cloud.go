@@ -55,6 +55,9 @@ func Start(open func(context.Context, config.Config) (app.Backends, error), hand
 	lambdaruntime.Start(handler(backends))
 }
 
+// indexLag is how far the indexes of the table may be behind; mostly it is much less.
+const indexLag = 2 * time.Second
+
 // Open gives the backends that every function needs. Region, credentials and endpoints are the SDK's to find, in the
 // environment that Lambda gives or where a person's machine has them, but never by asking a metadata service, which costs
 // a second where there is none.
@@ -83,7 +86,7 @@ func OpenForSockets(ctx context.Context, c config.Config) (app.Backends, error) 
 		return app.Backends{}, err
 	}
 	if c.SocketURL != "" {
-		b.Push = push.New(sdk, c.SocketURL)
+		b.Push, b.Lag = push.New(sdk, c.SocketURL), indexLag
 	}
 	return b, nil
 }

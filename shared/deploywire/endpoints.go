@@ -141,7 +141,7 @@ func endpointWarnings(o httpapi.Object, e webhook.Endpoint) []string {
 	warnings := o.Unknown(endpointFields...)
 	for _, typ := range e.Events {
 		if custom, _ := events.CheckFilter(typ); custom && o.Has("events") {
-			warnings = append(warnings, "no event of the system is of the type "+typ+"; it is taken for one of your own")
+			warnings = append(warnings, ownType(typ))
 		}
 	}
 	return warnings

@@ -65,7 +65,7 @@ func (f format) check(name string) (warning string, err error) {
 	case name == endType, slices.ContainsFunc(events.All(), func(k events.Kind) bool { return k.Type == name }):
 		return "", nil
 	case custom:
-		return fmt.Sprintf("the catalogue has no %q, so only events of your own can be meant", name), nil
+		return ownType(name), nil
 	}
 	return "", fault.New(fault.Invalid, "\"types\": this format has no %.80q; GET /v1/events/types lists what it has, and without types all are shown.", name)
 }
@@ -86,6 +86,11 @@ func (f format) line(m message) ([]byte, error) {
 		o.Load = m.Data
 	}
 	return encode(o)
+}
+
+// ownType warns of a type that only events of the user's own can have.
+func ownType(typ string) string {
+	return "no event of the system is of the type " + typ + "; it is taken for one of your own"
 }
 
 // messages spells what a page adds. The end is the last message of a run in every vocabulary.

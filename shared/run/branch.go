@@ -241,6 +241,7 @@ type Emitter struct {
 	segment string
 	key     string
 	attempt int
+	began   time.Time
 
 	// What follows is for whoever holds the branch.
 	n      int
@@ -341,6 +342,7 @@ func (e *Emitter) add(to func(*pending)) {
 // begin notes that a step is under way and has emitted its opening.
 func (o *Owner) begin(e *Emitter) {
 	e.said = false
+	e.began = o.s.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.under[e] = true

@@ -25,6 +25,12 @@
 //     ends the run. Owners that die are counted from the newest result on: after two, a run is worked on alone in its
 //     process until it has another result; after five it is failed. So no run is failed for what a sibling did.
 //
+// An owner reads the inbox every 3 s. So that a call of 5 s is seen within a second by those who come in the middle of it, it
+// reads more often while nobody watches and a step is under way: after a tenth of the step's age, and at least half a second.
+// That is 10 of the smallest reads for a call of 5 s, 24 for one of 30 s instead of 10, and for an hour of calls of 5 s 7,200
+// instead of 1,200: less than a tenth of a cent, and 6% of what the runner costs in that hour. A page before each step that
+// nobody watches would cost as much, and more the shorter the calls are.
+//
 // Everything of a run lies in the partition "R#<id>":
 //
 //	RUN                    the run item (due index; list "runs/<deployment>", by id)

@@ -23,10 +23,11 @@ var (
 	ErrAlone = errors.New("the run must be alone in its process")
 )
 
-// The rhythm of an owner: how often it reads the inbox, how often it renews the lease (a third of its time), and how
-// much of a lease is not used, so that clocks may differ a little.
+// The rhythm of an owner: how often it reads the inbox, how often it does while a step is young, how often it renews the
+// lease (a third of its time), and how much of a lease is not used, so that clocks may differ a little.
 const (
 	inboxPause  = 3 * time.Second
+	youngPause  = 500 * time.Millisecond
 	leaseMargin = 2 * time.Second
 )
 
@@ -146,7 +147,7 @@ func (s *Service) claim(ctx context.Context, r Run, q Request, alone bool) (*Own
 	if err := o.checkPoison(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(o.readStanding(), o.readWatchers()); err != nil {
+	if err := errors.Join(o.readStanding(), o.readWatchers(r)); err != nil {
 		o.giveUp(err)
 		return nil, err
 	}
@@ -189,15 +190,21 @@ func (o *Owner) checkPoison() error {
 // called after each renewal with the new length of the lease: the runner hides its message for as long.
 func (o *Owner) Keep(ctx context.Context, renewed func(time.Duration)) {
 	third := o.s.Lease() / 3
-	tick := time.NewTicker(min(o.s.inboxPause(), third))
+	longest := min(o.s.inboxPause(), third)
+	tick := time.NewTicker(min(youngPause, longest))
 	defer tick.Stop()
-	next := o.s.now().Add(third)
+	read := o.s.now()
+	next := read.Add(third)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		if o.s.now().Sub(read) < min(o.patience(), longest) {
+			continue
+		}
+		read = o.s.now()
 		if err := o.readInbox(ctx); err != nil {
 			if o.ended(err) {
 				return
@@ -219,6 +226,21 @@ func (o *Owner) Keep(ctx context.Context, renewed func(time.Duration)) {
 			renewed(o.s.Lease())
 		}
 	}
+}
+
+// patience is how long the inbox may wait, as far as those count who come to watch a step that nobody was told of: a tenth
+// of the time that the youngest has been under way.
+func (o *Owner) patience() time.Duration {
+	if o.watched() {
+		return inboxPause
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	wait := inboxPause
+	for e := range o.under {
+		wait = min(wait, max(youngPause, o.s.now().Sub(e.began)/10))
+	}
+	return wait
 }
 
 // ended ends Work for an error that ends the ownership or the run.
@@ -272,10 +294,8 @@ func (o *Owner) readInbox(ctx context.Context) error {
 		if r.Nonce != o.nonce {
 			return ErrLost
 		}
-		if r.WatchedUntil.After(o.Run().WatchedUntil) {
-			if err := o.readWatchers(); err != nil {
-				return err
-			}
+		if err := o.readWatchers(r); err != nil {
+			return err
 		}
 		o.item.Lock()
 		o.run = r
@@ -432,6 +452,9 @@ func (o *Owner) makeWay(end Page) error {
 func (o *Owner) settle() error {
 	out := o.newest.Outcome
 	err := o.change(func(r *Run) error {
+		if err := o.tellLatecomers(*r); err != nil {
+			return err
+		}
 		if !r.State.may(out.State) {
 			return fmt.Errorf("run %s cannot go from %s to %s", r.ID, r.State, out.State)
 		}
@@ -450,6 +473,25 @@ func (o *Owner) settle() error {
 	}
 	o.stop(context.Canceled)
 	return nil
+}
+
+// tellLatecomers has those told of the end whom its page does not name, because they came while it was put. Who comes after
+// the item says that the run is over finds the end page.
+func (o *Owner) tellLatecomers(r Run) error {
+	if err := o.readWatchers(r); err != nil {
+		return err
+	}
+	p := o.newest
+	if slices.Contains(p.Targets, Channels) {
+		return nil
+	}
+	p.Targets = nil
+	o.item.Lock()
+	for _, t := range o.watchers {
+		p.Targets = append(p.Targets, t.ID)
+	}
+	o.item.Unlock()
+	return o.deliver(p)
 }
 
 // clip keeps the run item small; the end page has the whole sentence.

@@ -77,6 +77,8 @@ type Owner struct {
 	dead     error
 	standing []Target // those that are not the kickoff's, guarded by item
 	watchers []Target // those who are told while they are there, likewise
+	// watchersAt is what the item said of who watches when they were read, likewise; nil before that.
+	watchersAt *time.Time
 
 	mu    sync.Mutex           // guards all below, never during a call to the outside
 	steps map[string]*Page     // by key: the results and marks found when the run was claimed
@@ -273,18 +275,21 @@ func (o *Owner) readStanding() error {
 	return nil
 }
 
-// readWatchers finds out whether anybody is told while he is there.
-func (o *Owner) readWatchers() error {
-	if o.s.Watchers == nil {
+// readWatchers finds out whether anybody is told while he is there, if the item says that somebody has come since the last time.
+func (o *Owner) readWatchers(r Run) error {
+	o.item.Lock()
+	known := o.watchersAt != nil && !r.WatchedUntil.After(*o.watchersAt)
+	o.item.Unlock()
+	if o.s.Watchers == nil || known {
 		return nil
 	}
-	watchers, err := o.s.Watchers(o.ctx, o.Run())
+	watchers, err := o.s.Watchers(o.ctx, r)
 	if err != nil {
 		return fmt.Errorf("read who watches run %s: %w", o.id, err)
 	}
 	o.item.Lock()
 	defer o.item.Unlock()
-	o.watchers = watchers
+	o.watchers, o.watchersAt = watchers, &r.WatchedUntil
 	return nil
 }
 
@@ -330,6 +335,10 @@ func (o *Owner) send(p Page) error {
 			return err
 		}
 	}
+	return o.deliver(p)
+}
+
+func (o *Owner) deliver(p Page) error {
 	if len(p.Targets) == 0 {
 		return nil
 	}

@@ -16,19 +16,36 @@ const WatchTime = time.Minute
 // answers of models while they grow, too. It is one read, and one write in half a WatchTime however many watch. A run that
 // is over is left alone.
 func (s *Service) Watch(ctx context.Context, runID string, chunks bool) error {
-	for {
-		r, err := s.Get(ctx, runID)
-		if err != nil || r.State.Ended() {
-			return err
-		}
-		now := s.now().UTC()
+	return s.watch(ctx, runID, func(r *Run, now time.Time) (changed bool) {
 		until, soon := now.Add(WatchTime), now.Add(WatchTime/2)
 		if r.WatchedUntil.After(soon) && (!chunks || r.ChunksUntil.After(soon)) {
-			return nil
+			return false
 		}
 		r.WatchedUntil = until
 		if chunks {
 			r.ChunksUntil = until
+		}
+		return true
+	})
+}
+
+// Subscribed says that somebody has come who is to be told of the run while he is there: its owner asks Watchers again, and
+// sees to it that the end is told. Of a run that is over by then the end page is there.
+func (s *Service) Subscribed(ctx context.Context, runID string) error {
+	return s.watch(ctx, runID, func(r *Run, now time.Time) bool {
+		next := r.WatchedUntil.Add(time.Millisecond) // what is later than before is news
+		if r.WatchedUntil = now.Add(WatchTime); r.WatchedUntil.Before(next) {
+			r.WatchedUntil = next
+		}
+		return true
+	})
+}
+
+func (s *Service) watch(ctx context.Context, runID string, change func(*Run, time.Time) bool) error {
+	for {
+		r, err := s.Get(ctx, runID)
+		if err != nil || r.State.Ended() || !change(&r, s.now().UTC()) {
+			return err
 		}
 		if err = s.put(ctx, &r); fault.Is(err, fault.Conflict) {
 			continue

@@ -3,6 +3,7 @@ package run_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"muster/events"
 	"muster/shared/crew"
 	"muster/shared/fault"
+	"muster/shared/queue"
+	"muster/shared/record"
 	"muster/shared/run"
 	"muster/shared/storetest"
 )
@@ -112,6 +115,124 @@ func TestAStepUnderWayIsToldWhenSomebodyWatches(t *testing.T) {
 			})
 		})
 	}
+}
+
+// looks counts how often the inbox is read.
+type looks struct {
+	*storetest.Memory
+	n *int
+}
+
+func (l looks) Scan(ctx context.Context, q record.Scan) ([]record.Record, error) {
+	if strings.HasPrefix(q.From, "RUN") {
+		*l.n++
+	}
+	return l.Memory.Scan(ctx, q)
+}
+
+func TestHowOftenTheInboxIsRead(t *testing.T) {
+	for _, test := range []struct {
+		takes, comes, sees time.Duration // comes < 0: nobody does
+		reads              int
+	}{
+		{5 * time.Second, -1, 0, 10},
+		{30 * time.Second, -1, 0, 24},
+		{10 * time.Minute, -1, 0, 214},
+		{5 * time.Second, 10 * time.Millisecond, 500 * time.Millisecond, 2},
+		{5 * time.Second, 2700 * time.Millisecond, 500 * time.Millisecond, 6},
+		{5 * time.Second, 4490 * time.Millisecond, 500 * time.Millisecond, 9},
+		{10 * time.Minute, 5 * time.Minute, 3 * time.Second, 214},
+	} {
+		t.Run(fmt.Sprint("a call of ", test.takes, " and somebody who comes after ", test.comes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, store, r := toWatch(t)
+				o, err := s.Claim(t.Context(), r.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reads := 0
+				s.Store = looks{store, &reads}
+				ctx, stop := context.WithCancel(t.Context())
+				kept := make(chan struct{})
+				go func() { defer close(kept); o.Keep(ctx, nil) }()
+				if test.comes >= 0 {
+					time.AfterFunc(test.comes, func() {
+						if err := s.Watch(t.Context(), r.ID, false); err != nil {
+							t.Error(err)
+						}
+						<-time.After(test.sees)
+						synctest.Wait()
+						if _, err := s.Newest(t.Context(), r.ID); err != nil {
+							t.Errorf("after %s it sees nothing: %v", test.sees, err)
+						}
+					})
+				}
+				_, err = o.Root().Step(o.Work(), run.Step{
+					Key:  "step",
+					Open: func(e *run.Emitter, _ int) { e.Emit(drafted(t, "opened"), run.Scope{}) },
+					Do: func(context.Context, *run.Emitter, int) (any, error) {
+						<-time.After(test.takes)
+						synctest.Wait()
+						return nil, nil
+					},
+				})
+				stop()
+				<-kept
+				if err != nil || reads != test.reads {
+					t.Errorf("the inbox was read %d times, want %d; %v", reads, test.reads, err)
+				}
+			})
+		})
+	}
+}
+
+// A watcher who is told while he is there comes at the worst moment: the owner has looked for him and found nobody, and puts
+// the end page.
+func TestWhoComesWhileTheEndIsPutIsToldOfIt(t *testing.T) {
+	s, store, r := toWatch(t)
+	there := false
+	s.Watchers = func(context.Context, run.Run) (all []run.Target, err error) {
+		if there {
+			all = append(all, run.Target{ID: run.Channels, Kind: run.ChannelTarget, Realtime: true})
+		}
+		return all, nil
+	}
+	sent := &sentTo{}
+	s.Deliveries = sent
+	for _, chunks := range []bool{false, true} { // somebody has said so a moment before, who is none of those
+		if err := s.Watch(t.Context(), r.ID, chunks); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, err := s.Claim(t.Context(), r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Store = meddled{store, func(rec record.Record) {
+		if there || !strings.HasPrefix(rec.Sort, "P#") {
+			return
+		}
+		there = true
+		if err := s.Subscribed(t.Context(), r.ID); err != nil {
+			t.Error(err)
+		}
+	}}
+	if err := o.Fail(run.Outcome{State: run.Failed, Error: "It is over."}); err != nil {
+		t.Fatal(err)
+	}
+	if len(sent.bodies) != 1 || !strings.Contains(sent.bodies[0], run.Channels) {
+		t.Errorf("sent was %q", sent.bodies)
+	}
+}
+
+// sentTo is a queue that keeps what is sent.
+type sentTo struct{ bodies []string }
+
+func (q *sentTo) Send(_ context.Context, messages ...queue.Message) error {
+	for _, m := range messages {
+		q.bodies = append(q.bodies, m.Body)
+	}
+	return nil
 }
 
 func TestWatchingCostsOneWriteInHalfItsTime(t *testing.T) {
