@@ -547,9 +547,12 @@ func sameEventSameRun(t *testing.T, h *home) {
 	if again := w.tell(t, body, "Idempotency-Key", "k"); again != keyed || keyed == first {
 		t.Errorf("the same key gave %s and %s", keyed, again)
 	}
-	delivered := w.tell(t, body, "X-GitHub-Delivery", "d1")
-	if again := w.tell(t, `{"event": "f"}`, "X-GitHub-Delivery", "d1"); again != delivered {
+	delivered := w.tell(t, `{"event": "d"}`, "X-GitHub-Delivery", "d1")
+	if again := w.tell(t, `{"event": "f"}`, "X-GitHub-Delivery", "d1"); again != delivered || again == first {
 		t.Errorf("the same delivery gave %s and %s", delivered, again)
+	}
+	if again := w.tell(t, `{"event": "d"}`, "X-GitHub-Delivery", "made up"); again != delivered {
+		t.Errorf("the same signature under another id gave %s and %s", delivered, again)
 	}
 	for _, runID := range []string{first, keyed, delivered} {
 		w.over(t, runID)

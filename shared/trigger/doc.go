@@ -17,16 +17,19 @@
 //
 // # The same again
 //
-// Whoever has seen a signed request can send it once more with another id, unless the signature covers the id. So a repetition
-// is also known by what cannot be changed, whatever Idempotency-Key or id stands beside it:
+// Whoever has seen a signed request can send it once more under another id, unless the signature covers the id. So a repetition
+// is also known by what cannot be changed, whatever id stands beside it:
 //
-//	slack           event_id, else trigger_id, which are in the signed body          24 hours
-//	stripe          id, likewise                                                     24 hours
-//	standard        webhook-id, which is signed                                      24 hours
-//	gitlab          webhook-id, where the request is signed as in standard           24 hours
-//	github          the signature, of the body alone; X-GitHub-Delivery is not signed  1 minute
-//	grafana, generic-hmac, agents, and slack or stripe without an id: the signature    1 minute
-//	gitlab with its token, basic, none, X-Webhook-Secret: nothing is signed; there only keys and ids tell
+//	slack           event_id, else trigger_id, which are in the signed body             24 hours
+//	stripe          id, likewise                                                        24 hours
+//	standard        webhook-id, which is signed                                         24 hours
+//	gitlab          webhook-id, where the request is signed as in standard              24 hours
+//	github          the signature, of the body alone: X-GitHub-Delivery is not signed   1 minute
+//	grafana, generic-hmac, agents; slack and stripe without an id: the signature        1 minute
+//	gitlab with its token, basic, none, X-Webhook-Secret: nothing is signed, so only keys and ids tell
+//
+// That holds against an Idempotency-Key too, but for generic-hmac and agents: whoever signs there says by the key that
+// the same body is meant twice, and must keep who listens from the request by TLS, or a timestamp.
 //
 // A sender's own redelivery has the id of the first delivery, and gives its run for 24 hours. Two deliveries of the
 // very same signed bytes within a minute are taken for one, also under two ids: those that mean two things differ in

@@ -187,14 +187,14 @@ type known struct {
 }
 
 // firstKey gives the key of the first request with the same proof. Whoever has seen a signed request may send it again under
-// another Idempotency-Key or another id, where those are not signed; it is still the same request, for as long as its proof tells
-// that: the id if it is signed, else the signature.
+// another id, where that is not signed; it is still the same request, for as long as its proof tells that: the id if it is signed,
+// else the signature.
 func (s *Service) firstKey(ctx context.Context, q *Request, kind, key string) (string, string, error) {
 	proof, life := known{"signature", q.Signature}, signatureLife
 	if q.IDSigned {
 		proof, life = known{"delivery", q.DeliveryID}, proofLife
 	}
-	if q.Signature == "" {
+	if q.Signature == "" || kind == "key" && q.Trigger.Sender.setsKeys() {
 		return kind, key, nil
 	}
 	body, err := json.Marshal(known{kind, key})

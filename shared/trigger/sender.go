@@ -271,6 +271,10 @@ func (s Sender) deliveryID(h http.Header, body any) (found string, signed bool) 
 	return "", false
 }
 
+// setsKeys says whether an Idempotency-Key is the sender's own word, because a person has written what is sent. The services that
+// have a Scheme of their own send none beside what they sign.
+func (s Sender) setsKeys() bool { return s.Scheme == None || s.Scheme == "" || s.Scheme == HMAC }
+
 // greet answers what a sender asks to learn whether somebody is there; ok is false for anything else.
 func (s Sender) greet(h http.Header, body any) (reply any, ok bool) {
 	fields, _ := body.(map[string]any)

@@ -471,8 +471,9 @@ func TestRepetitions(t *testing.T) {
 			tr, token := s.make(c.secret, trigger.Trigger{Sender: c.sender})
 			first := s.took(token, c.body, c.sign()...)
 			for _, fresh := range [][]string{{"X-Github-Delivery", "fresh"}, {"Idempotency-Key", "fresh"}, {"X-Crewship-Delivery", "fresh"}, nil} {
-				if again := s.took(token, c.body, append(c.sign(), fresh...)...); again.ID != first.ID {
-					t.Errorf("%s with %v: another run", c.name, fresh)
+				meant := c.name == "generic-hmac" && fresh != nil && fresh[0] == "Idempotency-Key"
+				if again := s.took(token, c.body, append(c.sign(), fresh...)...); (again.ID != first.ID) != meant {
+					t.Errorf("%s with %v: another run: %t", c.name, fresh, !meant)
 				}
 			}
 			if r := s.receipts(tr)[0]; r.Status != trigger.Duplicate && r.Status != trigger.Accepted {
