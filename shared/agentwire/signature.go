@@ -76,11 +76,6 @@ func (v verdict) refusal() error {
 	return errRefused
 }
 
-// presents says whether a request has anything that could prove who sends it.
-func presents(h http.Header) bool {
-	return len(h.Values(headerSignature)) > 0 || len(h.Values(headerSecret)) > 0
-}
-
 func judge(given, expected string) verdict {
 	if hmac.Equal([]byte(given), []byte(expected)) {
 		return accepted

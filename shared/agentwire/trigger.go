@@ -25,6 +25,13 @@ var (
 	errMedia   = fault.New(fault.Invalid, "unsupported media type: send application/json, not encoded")
 )
 
+// errLarge is the same for every body that is not taken.
+var errLarge = httpapi.TooLarge(httpapi.MaxBody)
+
+// maxProof is how much of a body is read to see whether it is its sender's: one that is too large leaves a receipt like any
+// other that was refused. More than that is nobody's.
+const maxProof = 8 << 20
+
 // refusedAfter is when a request is answered that proves nothing, counted from when it came. What is done for it until then
 // depends on whether there is such an agent (it leaves a receipt); the answer does not show it.
 const refusedAfter = 100 * time.Millisecond
@@ -66,48 +73,64 @@ func (w *Wire) trigger(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 
 // proven gives a request whose sender knows the secret of its agent. Any other one is refused, in the same way and after the
 // same time whether there is such an agent or not.
-func (w *Wire) proven(rw http.ResponseWriter, r *http.Request) (*trigger.Request, error) {
+func (w *Wire) proven(rw http.ResponseWriter, r *http.Request) (*proof, error) {
 	came := time.Now()
 	ctx := r.Context()
-	body, unread := httpapi.ReadBody(r, httpapi.MaxBody)
+	body, unread := httpapi.ReadBody(r, maxProof)
+	if fault.Is(unread, fault.TooLarge) {
+		unread = errLarge
+	}
 	t, secret, known, err := w.Triggers.AgentTrigger(ctx, r.PathValue("crewId"), r.PathValue("agentId"))
 	if err != nil {
 		return nil, err
 	}
+	signed := len(r.Header.Values(headerSignature)) > 0
 	why := unread
-	if why == nil || !presents(r.Header) {
+	if why == nil || !signed { // the secret proves itself, whatever became of the body
 		why = verify(r.Header, body, secret, w.now()).refusal()
 	}
 	if why == nil && !known {
 		why = errRefused // somebody has guessed the secret that nobody knows
 	}
-	if why == errOld || why == nil && len(r.Header.Values(headerSignature)) == 0 {
+	if why == errOld || why == nil && !signed {
 		announce(rw.Header())
 	}
 	q := w.Triggers.Begin(t, r.Header, body)
-	if why == nil {
-		q.Signature = r.Header.Get(headerSignature)
-		return q, nil
+	if why != nil {
+		if known {
+			w.Triggers.Refuse(ctx, q, why)
+		} else {
+			w.Triggers.Stray(ctx, fault.New(fault.NotFound, "There is no such agent."))
+		}
+		settle(ctx, came)
+		return nil, why
 	}
-	if known {
-		w.Triggers.Refuse(ctx, q, why)
-	} else {
-		w.Triggers.Stray(ctx, fault.New(fault.NotFound, "There is no such agent."))
+	if unread == nil && len(body) > httpapi.MaxBody {
+		unread = errLarge
 	}
-	settle(ctx, came)
-	return nil, why
+	q.Signature = r.Header.Get(headerSignature)
+	return &proof{q, unread}, nil
+}
+
+// proof is a request whose sender is known. unread says why its body cannot be taken, if so.
+type proof struct {
+	*trigger.Request
+	unread error
 }
 
 // take starts the run of a request that is its sender's.
-func (w *Wire) take(ctx context.Context, q *trigger.Request) (run.Run, error) {
+func (w *Wire) take(ctx context.Context, q *proof) (run.Run, error) {
+	if q.unread != nil {
+		return run.Run{}, w.Triggers.Refuse(ctx, q.Request, q.unread)
+	}
 	if !isJSON(q.Header, q.Body) {
-		return run.Run{}, w.Triggers.Refuse(ctx, q, errMedia)
+		return run.Run{}, w.Triggers.Refuse(ctx, q.Request, errMedia)
 	}
 	p, err := trigger.ReadPayload(q.Body)
 	if err != nil {
-		return run.Run{}, w.Triggers.Refuse(ctx, q, err)
+		return run.Run{}, w.Triggers.Refuse(ctx, q.Request, err)
 	}
-	return w.Triggers.StartAgent(ctx, q, p)
+	return w.Triggers.StartAgent(ctx, q.Request, p)
 }
 
 // isJSON says whether a body is called JSON, and is sent as it is. None needs no name.

@@ -33,9 +33,14 @@ func ReadBody(r *http.Request, limit int64) ([]byte, error) {
 	}
 	if int64(len(body)) > limit {
 		io.CopyN(io.Discard, r.Body, maxDrain)
-		return nil, fault.New(fault.TooLarge, "The request body is larger than %s.", size(limit))
+		return nil, TooLarge(limit)
 	}
 	return body, nil
+}
+
+// TooLarge says that a request body has more than limit bytes.
+func TooLarge(limit int64) error {
+	return fault.New(fault.TooLarge, "The request body is larger than %s.", size(limit))
 }
 
 func size(n int64) string {
