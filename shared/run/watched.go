@@ -57,6 +57,28 @@ func (s *Service) watch(ctx context.Context, runID string, change func(*Run, tim
 	}
 }
 
+// PagesToWatch is Pages for those who watch: a run that was withdrawn has no pages, and they are shown an end page.
+func (s *Service) PagesToWatch(ctx context.Context, runID string, from, limit int) ([]Page, error) {
+	pages, err := s.Pages(ctx, runID, from, limit)
+	if err != nil || len(pages) > 0 || from > 1 {
+		return pages, err
+	}
+	end, withdrawn, err := s.withdrawn(ctx, runID)
+	if err != nil || !withdrawn {
+		return nil, err
+	}
+	return []Page{end}, nil
+}
+
+// withdrawn gives the end page that a run would have if it was not withdrawn; ok is false for one that was not.
+func (s *Service) withdrawn(ctx context.Context, runID string) (end Page, ok bool, err error) {
+	r, err := s.Get(ctx, runID)
+	if err != nil || !r.Withdrawn {
+		return Page{}, false, err
+	}
+	return Page{Seq: 1, Kind: EndPage, At: r.EndedAt, Outcome: &Outcome{State: r.State, Error: r.Error}}, true, nil
+}
+
 // PageAfter gives the number of the first page that may hold an event after the event n: the page that holds event n, or
 // a later one. It reads a few pages, not all. An n that the journal does not have yet is fault.Invalid, unless the run is
 // over and n is one more than its last event: that is where a run ends.
@@ -65,7 +87,10 @@ func (s *Service) PageAfter(ctx context.Context, runID string, n int64) (seq int
 		return 1, nil
 	}
 	newest, err := s.Newest(ctx, runID)
-	if err != nil && !fault.Is(err, fault.NotFound) {
+	if fault.Is(err, fault.NotFound) {
+		newest, _, err = s.withdrawn(ctx, runID)
+	}
+	if err != nil {
 		return 0, err
 	}
 	last := newest.Totals.Events

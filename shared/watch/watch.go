@@ -6,7 +6,8 @@
 // How the sequence is spelled and sent is for the wires. What is kept for a watcher is its position and a few pages: the
 // journal is the buffer, so a slow watcher is late and never robbed. All that wait for the same run share one look at
 // the journal, which is less frequent the longer nothing has come, and one note to the run's owner that somebody watches. A
-// quiet minute costs about a hundred of the smallest reads and two writes, however many watch.
+// quiet minute costs about a hundred of the smallest reads and two writes, however many watch; twice the reads as long as
+// nobody has begun the run.
 package watch
 
 import (
@@ -39,6 +40,7 @@ type Watcher struct {
 	chunks bool
 	ready  []run.Page
 	tail   *tail
+	over   bool
 }
 
 // Part is what a page adds to the sequence.
@@ -80,7 +82,7 @@ func (w *Watcher) Close() {
 // with ErrOver.
 func (w *Watcher) Next(ctx context.Context, wait time.Duration) (_ Part, ok bool, err error) {
 	var timeout <-chan time.Time
-	for {
+	for !w.over {
 		if len(w.ready) == 0 {
 			grown, err := w.read(ctx)
 			if err != nil {
@@ -114,10 +116,10 @@ func (w *Watcher) Next(ctx context.Context, wait time.Duration) (_ Part, ok bool
 		page := w.ready[0]
 		w.ready, w.seq = w.ready[1:], page.Seq+1
 		p := Part{Page: page, Position: page.Totals.Events}
-		if p.Ends() {
+		if w.over = p.Ends(); w.over {
 			p.Position++
 			if w.n >= p.Position {
-				return Part{}, false, ErrOver
+				break
 			}
 		}
 		for _, e := range page.Events {
@@ -126,10 +128,11 @@ func (w *Watcher) Next(ctx context.Context, wait time.Duration) (_ Part, ok bool
 			}
 		}
 		w.n = max(w.n, p.Position)
-		if len(p.Events) > 0 || p.Ends() {
+		if len(p.Events) > 0 || w.over {
 			return p, true, nil
 		}
 	}
+	return Part{}, false, ErrOver
 }
 
 // read gets pages that are there already: those that the run's watchers share, or else from the journal. Without any it
@@ -163,7 +166,7 @@ const tries = 5
 // pages reads from the journal.
 func (f *Feed) pages(ctx context.Context, runID string, from int) (pages []run.Page, err error) {
 	for i := range tries {
-		if pages, err = f.Runs.Pages(ctx, runID, from, batch); err == nil || fault.KindOf(err) != fault.Internal {
+		if pages, err = f.Runs.PagesToWatch(ctx, runID, from, batch); err == nil || fault.KindOf(err) != fault.Internal {
 			break
 		}
 		if pause(ctx, 50*time.Millisecond<<i) != nil {

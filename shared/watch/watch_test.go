@@ -324,3 +324,53 @@ func TestTheEndIsOncePerWatcher(t *testing.T) {
 		t.Errorf("a position behind the end: %v", err)
 	}
 }
+
+func TestARunThatIsWithdrawnEndsForItsWatchersAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		runs := &run.Service{Store: &storetest.Memory{}, Runs: nowhere{}, Deliveries: nowhere{}}
+		r, err := runs.Start(t.Context(), run.StartRequest{Deployment: crew.Deployment{
+			ID: "d", WorkspaceID: "w", Environments: map[string]crew.Pointer{"production": {VersionID: "v", Number: 1}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &watch.Feed{Runs: runs}
+		ends := func(after int64) {
+			t.Helper()
+			w, err := f.Watch(t.Context(), r.ID, after, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			p, ok, err := w.Next(t.Context(), time.Hour)
+			if err != nil || !ok || !p.Ends() || p.Position != 1 || len(p.Events) > 0 || p.Page.Outcome.State != run.Canceled || p.Page.Outcome.Error != "Nobody began it." {
+				t.Errorf("it is told %+v, %v, %v", p, ok, err)
+			}
+			if _, _, err := w.Next(t.Context(), time.Hour); !errors.Is(err, watch.ErrOver) {
+				t.Errorf("after the end: %v", err)
+			}
+		}
+		began := time.Now()
+		time.AfterFunc(10*time.Second, func() {
+			if _, err := runs.Withdraw(t.Context(), r.ID, "Nobody began it."); err != nil {
+				t.Error(err)
+			}
+		})
+		ends(0)
+		if took := time.Since(began); took > 11*time.Second {
+			t.Errorf("it was told after %s", took-10*time.Second)
+		}
+		ends(0) // long after
+		w, err := f.Watch(t.Context(), r.ID, 1, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if _, _, err := w.Next(t.Context(), 0); !errors.Is(err, watch.ErrOver) {
+			t.Errorf("whoever has the end: %v", err)
+		}
+		if _, err := f.Watch(t.Context(), r.ID, 2, false); !fault.Is(err, fault.Invalid) {
+			t.Errorf("a position after the end: %v", err)
+		}
+	})
+}
