@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -49,12 +50,14 @@ func refusing() (string, func()) {
 }
 
 func hanging() (string, func()) {
-	s := httptest.NewServer(http.HandlerFunc(guardtest.Hang))
-	return s.URL, func() {
-		s.Listener.Close() // else who is let go comes back at once
-		s.CloseClientConnections()
-		s.Close()
+	// Not one of httptest: that waits for requests to end, and those that wait for their turn are many.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
 	}
+	s := &http.Server{Handler: http.HandlerFunc(guardtest.Hang)}
+	go s.Serve(listener)
+	return "http://" + listener.Addr().String(), func() { s.Close() }
 }
 
 func (b *bench) beside(ctx context.Context, what string, dead func() (string, func())) error {

@@ -378,8 +378,11 @@ func (j *job) again(in time.Duration) {
 	}
 }
 
-// all calls f for 0 to n-1 at the same time and waits. A panic in one is an error.
+// all calls f for 0 to n-1 at the same time and waits. A panic in one of many is an error.
 func (j *job) all(n int, f func(int) error) error {
+	if n == 1 {
+		return f(0)
+	}
 	errs := make([]error, n)
 	var wait sync.WaitGroup
 	for i := range n {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"muster/shared/guard"
@@ -38,8 +39,8 @@ type access struct {
 	secrets webhook.Secrets
 	// extra are headers that go with it, an authorization among them.
 	extra map[string]string
-	// hidden are these in every form in which a receiver might repeat them, longest first.
-	hidden []string
+	// hidden gives these in every form in which a receiver might repeat them, longest first.
+	hidden func() []string
 }
 
 // unseal reads the deployment's signing secrets as they are now, and the target's authorization.
@@ -59,7 +60,7 @@ func (d *Dispatcher) unseal(ctx context.Context, r run.Run, t run.Target) (a acc
 		}
 		a.extra = map[string]string{"Authorization": authorization}
 	}
-	a.hidden = forms(a.secrets, a.extra)
+	a.hidden = sync.OnceValue(func() []string { return forms(a.secrets, a.extra) })
 	return a, nil
 }
 
@@ -74,7 +75,7 @@ func (d *Dispatcher) unsealEndpoint(ctx context.Context, e webhook.Endpoint) (a 
 			return access{}, fmt.Errorf("open the header %s of endpoint %s: %w", name, e.ID, err)
 		}
 	}
-	a.hidden = forms(a.secrets, a.extra)
+	a.hidden = sync.OnceValue(func() []string { return forms(a.secrets, a.extra) })
 	return a, nil
 }
 
@@ -108,10 +109,11 @@ func forms(secrets webhook.Secrets, extra map[string]string) (all []string) {
 func written(plain string) (spellings []string) {
 	quoted, _ := json.Marshal(plain) // which cannot fail
 	inJSON := string(quoted[1 : len(quoted)-1])
-	bare := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(inJSON)
+	bare := unescape.Replace(inJSON)
+	inURL, inHTML := url.QueryEscape(plain), html.EscapeString(plain)
 	for _, s := range []string{
-		inJSON, bare, strings.ReplaceAll(bare, "/", `\/`), url.QueryEscape(plain),
-		strings.ReplaceAll(url.QueryEscape(plain), "+", "%20"), html.EscapeString(plain), strings.ReplaceAll(html.EscapeString(plain), "&#34;", "&quot;"),
+		inJSON, bare, strings.ReplaceAll(bare, "/", `\/`), inURL, strings.ReplaceAll(inURL, "+", "%20"),
+		inHTML, strings.ReplaceAll(inHTML, "&#34;", "&quot;"),
 	} {
 		if s != plain {
 			spellings = append(spellings, s)
@@ -119,6 +121,9 @@ func written(plain string) (spellings []string) {
 	}
 	return spellings
 }
+
+// unescape takes back what package json escapes and others do not.
+var unescape = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
 
 // post makes one attempt. An error is ours: nothing was sent.
 func (d *Dispatcher) post(ctx context.Context, to receiver, one webhook.Delivery, body []byte) (a webhook.Attempt, hint time.Duration, err error) {
@@ -196,7 +201,7 @@ func (a access) headers(h http.Header) map[string]string {
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		// The spelling of a name has been changed on its way here.
 		ours := func(secret string) bool { return strings.Contains(strings.ToLower(name), strings.ToLower(secret)) }
-		if slices.Contains(unkept, name) || slices.ContainsFunc(a.hidden, ours) {
+		if slices.Contains(unkept, name) || slices.ContainsFunc(a.hidden(), ours) {
 			continue
 		}
 		value := strings.ToValidUTF8(a.scrub(strings.Join(h[name], ", ")), "\ufffd")
@@ -214,7 +219,7 @@ func (a access) headers(h http.Header) map[string]string {
 
 // scrub blacks out our secrets.
 func (a access) scrub(text string) string {
-	for _, secret := range a.hidden {
+	for _, secret := range a.hidden() {
 		text = strings.ReplaceAll(text, secret, "[secret]")
 	}
 	return text
@@ -223,10 +228,13 @@ func (a access) scrub(text string) string {
 // read gives the beginning of a response, without our secrets. A body that breaks off changes nothing: the status said
 // what there was to say.
 func (a access) read(resp *http.Response) (text string, truncated bool) {
+	if resp.ContentLength == 0 {
+		return "", false
+	}
 	limit := int64(maxResponse)
-	if len(a.hidden) > 0 {
+	if hidden := a.hidden(); len(hidden) > 0 {
 		// A secret that begins within the limit is read whole, else its first half would stay.
-		limit += int64(len(a.hidden[0]))
+		limit += int64(len(hidden[0]))
 	}
 	data, truncated, _ := guard.ReadBody(resp.Body, limit)
 	text = a.scrub(strings.ToValidUTF8(string(data), "\ufffd"))

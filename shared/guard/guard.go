@@ -116,10 +116,11 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	c.forgetStale()
-	sent := r.Clone(r.Context())
+	sent := r.WithContext(r.Context())
 	// The transport would send a request again on its own when a kept connection breaks, if it could get the body back.
 	sent.GetBody = nil
 	if sent.Header.Get("Accept-Encoding") == "" { // the transport would ask for gzip, and unpack it
+		sent.Header = r.Header.Clone()
 		sent.Header.Set("Accept-Encoding", "identity")
 	}
 	resp, err := c.transport.RoundTrip(sent)
