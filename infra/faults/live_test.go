@@ -305,18 +305,23 @@ func longer(t *testing.T, on func(t *testing.T, now func() time.Time) backend) {
 		t.Errorf("the run with a step that is too long %s after %d invocations: %s", stuck.State, stuck.Epoch, stuck.Error)
 	}
 	l.judge(ids)
-	calls := map[string]int{}
+	answers := map[string][]int{}
 	for _, c := range l.model.Calls() {
 		if c.Answered {
-			calls[c.Digest]++
+			answers[c.Digest] = append(answers[c.Digest], c.N)
 		}
 	}
-	for digest, n := range calls {
-		if n > 1 {
-			t.Errorf("a call (%.8s) was answered %d times", digest, n)
+	pages, err := l.runs.Pages(t.Context(), ids[0], 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for digest, all := range answers {
+		// The end of an invocation may cut a call off just as its answer is on the way; then it is made again.
+		if earlier := all[:len(all)-1]; cutOf(earlier, pages) < len(earlier) {
+			t.Errorf("a call (%.8s) was made again although its answer is in the journal", digest)
 		}
 	}
-	t.Logf("%d steps took %d invocations of %s; %d model calls were made, %d different ones answered", steps, long.Epoch, limit, len(l.model.Calls()), len(calls))
+	t.Logf("%d steps took %d invocations of %s; %d model calls were made, %d different ones answered", steps, long.Epoch, limit, len(l.model.Calls()), len(answers))
 }
 
 func (l *live) get(id string) run.Run {
