@@ -32,14 +32,7 @@ func newKept(outputs map[string]run.Kept) *kept {
 }
 
 func (w *Wire) rerun(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	body, err := httpapi.ReadBody(r, httpapi.MaxBody)
-	if err != nil {
-		return err
-	}
-	if len(body) == 0 {
-		body = []byte("{}")
-	}
-	o, err := httpapi.ParseObject(body)
+	o, body, err := readOptional(r)
 	if err != nil {
 		return err
 	}

@@ -26,16 +26,26 @@ type startReply struct {
 	Status        string `json:"status"`
 }
 
+// startFields are what every request that starts a run may say.
+var startFields = []string{"input", "environment", "limits"}
+
+// readStart reads them, and the Idempotency-Key, which is of a family.
+func readStart(r *http.Request, family string, o httpapi.Object, body []byte) (q run.StartRequest, err error) {
+	if q.Inputs, err = o.Values("input"); err != nil {
+		return q, err
+	}
+	if q.Environment, err = o.String("environment"); err != nil {
+		return q, err
+	}
+	if q.Limits, err = readLimits(o); err != nil {
+		return q, err
+	}
+	q.IdempotencyKey, q.BodyDigest, err = httpapi.Idempotency(r, family, body)
+	return q, err
+}
+
 func (w *Wire) startRun(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
 	o, body, err := httpapi.ReadObject(r, httpapi.MaxBody)
-	if err != nil {
-		return err
-	}
-	input, err := o.Values("input")
-	if err != nil {
-		return err
-	}
-	environment, err := o.String("environment")
 	if err != nil {
 		return err
 	}
@@ -43,26 +53,19 @@ func (w *Wire) startRun(rw http.ResponseWriter, r *http.Request, c workspace.Cal
 	if err != nil {
 		return err
 	}
-	limits, err := readLimits(o)
+	q, err := readStart(r, "runs", o, body)
 	if err != nil {
 		return err
 	}
-	key, digest, err := httpapi.Idempotency(r, "runs", body)
-	if err != nil {
+	if q.Deployment, err = w.chosen(r.Context(), shown, c); err != nil {
 		return err
 	}
-	d, err := w.chosen(r.Context(), shown, c)
-	if err != nil {
-		return err
-	}
-	started, err := w.Runs.Start(r.Context(), run.StartRequest{
-		Deployment: d, Environment: environment, Inputs: input, Limits: limits, IdempotencyKey: key, BodyDigest: digest,
-	})
+	started, err := w.Runs.Start(r.Context(), q)
 	showRate(rw, started)
 	if err != nil {
 		return err
 	}
-	httpapi.Warn(rw, o.Unknown("deployment_id", "input", "environment", "limits"))
+	httpapi.Warn(rw, o.Unknown(append(startFields, "deployment_id")...))
 	return httpapi.WriteJSON(rw, http.StatusAccepted, newStartReply(started))
 }
 

@@ -152,7 +152,7 @@ func parseTime(field, written string) (time.Time, error) {
 }
 
 func (w *Wire) createSchedule(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	o, _, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	o, body, err := httpapi.ReadObject(r, httpapi.MaxBody)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,11 @@ func (w *Wire) createSchedule(rw http.ResponseWriter, r *http.Request, c workspa
 	if err != nil {
 		return err
 	}
-	made, err := w.Schedules.Create(r.Context(), d, settings)
+	key, digest, err := httpapi.Idempotency(r, "schedules", body)
+	if err != nil {
+		return err
+	}
+	made, err := w.Schedules.Create(r.Context(), d, settings, key, digest)
 	if err != nil {
 		return err
 	}
@@ -256,19 +260,46 @@ func (w *Wire) deleteSchedule(rw http.ResponseWriter, r *http.Request, c workspa
 	return nil
 }
 
+// runSchedule starts a run as the schedule would; inputs that are given lie over those of the schedule.
 func (w *Wire) runSchedule(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
+	o, body, err := readOptional(r)
+	if err != nil {
+		return err
+	}
+	given := "inputs"
+	if !o.Has(given) {
+		given = "input" // what the wire calls it elsewhere
+	}
+	inputs, err := o.Values(given)
+	if err != nil {
+		return err
+	}
 	found, err := w.schedule(r, c)
 	if err != nil {
 		return err
 	}
-	key, _, err := httpapi.Idempotency(r, "schedules/"+found.ID, nil)
+	key, digest, err := httpapi.Idempotency(r, "schedules/"+found.ID, body)
 	if err != nil {
 		return err
 	}
-	started, err := w.Schedules.RunNow(r.Context(), found.DeploymentID, found.ID, key)
+	started, err := w.Schedules.RunNow(r.Context(), found, inputs, key, digest)
 	showRate(rw, started)
 	if err != nil {
 		return err
 	}
+	httpapi.Warn(rw, o.Unknown("inputs", "input"))
 	return httpapi.WriteJSON(rw, http.StatusAccepted, newStartReply(started))
+}
+
+// readOptional reads a body that may be left out.
+func readOptional(r *http.Request) (httpapi.Object, []byte, error) {
+	body, err := httpapi.ReadBody(r, httpapi.MaxBody)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(body) == 0 {
+		body = []byte("{}")
+	}
+	o, err := httpapi.ParseObject(body)
+	return o, body, err
 }

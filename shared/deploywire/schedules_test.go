@@ -46,6 +46,16 @@ func TestSchedules(t *testing.T) {
 	r := b.want(200, token, "GET", "/v1/runs/"+started["run_id"].(string), "")
 	b.check("its input", r["input"], made["inputs"])
 
+	now := b.want(202, token, "POST", one+"/run", `{"inputs":{"company":"Bolt"}}`)
+	r = b.want(200, token, "GET", "/v1/runs/"+now["run_id"].(string), "")
+	b.check("inputs lie over those of the schedule", r["input"], object{"company": "Bolt", "topic": 12345678901234567890.0})
+	b.check("and not for ever", b.want(200, token, "GET", one, "")["inputs"], made["inputs"])
+	if w := b.call(token, "POST", one+"/run", `{"environment":"staging"}`); w.Code != 202 || w.Header().Get("Muster-Warning") != "unknown field environment was ignored" {
+		t.Errorf("what cannot be said of a run now: %d %v", w.Code, w.Header())
+	}
+	b.refuse(400, "bad_request", `"inputs" must be an object, and it is an array.`, token, "POST", one+"/run", `{"inputs":[]}`)
+	b.refuse(409, "conflict", "This Idempotency-Key was used with another request body in the last 24 hours.", token, "POST", one+"/run", `{"inputs":{}}`, "Idempotency-Key", "k")
+
 	if w := b.call(token, "DELETE", one, ""); w.Code != 204 || w.Body.Len() > 0 {
 		t.Errorf("delete: %d %s", w.Code, w.Body)
 	}
@@ -117,4 +127,32 @@ func TestSchedulesThatAreRefused(t *testing.T) {
 	b.refuse(404, "not_found", `There is no deployment "`+dep+`".`, otherToken, "GET", path+"/"+made, "")
 	b.refuse(404, "not_found", `There is no schedule "`+made+`".`, otherToken, "DELETE", "/v1/deployments/"+other+"/schedules/"+made, "")
 	b.refuse(404, "not_found", `There is no schedule "x".`, token, "POST", path+"/x/run", "")
+}
+
+// What is made once for an Idempotency-Key: a request whose answer got lost may come again, also at the same time.
+func TestSchedulesAndThreadsAreMadeOnceForAKey(t *testing.T) {
+	b := newBench(t)
+	dep, token := b.deploy("one")
+	_, stranger := b.deploy("two")
+	schedules := "/v1/deployments/" + dep + "/schedules"
+	for path, c := range map[string]struct{ id, list, body, same, other string }{
+		schedules: {"id", "schedules", `{"expression":"rate(1 day)","inputs":{"company":"Acme","topic":"rain"}}`, `{"inputs":{"topic":"rain","company":"Acme"},"expression":"rate(1 day)"}`,
+			`{"expression":"rate(2 days)","inputs":{"company":"Acme","topic":"rain"}}`},
+		"/v1/threads": {"thread_id", "threads", `{"values":{"a":1}}`, `{"values": {"a": 1}}`, `{"values":{"a":2}}`},
+	} {
+		const key = "Idempotency-Key"
+		first := b.want(201, token, "POST", path, c.body, key, "k")
+		b.check(path+": made again", b.want(201, token, "POST", path, c.same, key, "k"), first)
+		b.refuse(409, "conflict", "This Idempotency-Key was used with another request body in the last 24 hours.", token, "POST", path, c.other, key, "k")
+		if b.want(201, token, "POST", path, c.other, key, "l")[c.id] == first[c.id] || b.want(201, token, "POST", path, c.body)[c.id] == first[c.id] {
+			t.Errorf("%s: another key, or none, gave the same", path)
+		}
+		if n := len(b.want(200, token, "GET", path, "")[c.list].([]any)); n != 3 {
+			t.Errorf("%s: there are %d", path, n)
+		}
+		b.refuse(400, "bad_request", "The Idempotency-Key is longer than 255 characters.", token, "POST", path, c.body, key, strings.Repeat("k", 256))
+	}
+	if b.want(201, stranger, "POST", "/v1/threads", `{"values":{"a":1}}`, "Idempotency-Key", "k")["deployment_id"] == dep {
+		t.Error("a key holds for another deployment")
+	}
 }

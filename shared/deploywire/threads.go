@@ -9,7 +9,6 @@ import (
 	"muster/shared/fault"
 	"muster/shared/httpapi"
 	"muster/shared/id"
-	"muster/shared/run"
 	"muster/shared/thread"
 	"muster/shared/workspace"
 )
@@ -57,7 +56,7 @@ func (w *Wire) showThread(rw http.ResponseWriter, ctx context.Context, status in
 }
 
 func (w *Wire) createThread(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	o, _, err := httpapi.ReadObject(r, httpapi.MaxBody)
+	o, body, err := httpapi.ReadObject(r, httpapi.MaxBody)
 	if err != nil {
 		return err
 	}
@@ -65,22 +64,24 @@ func (w *Wire) createThread(rw http.ResponseWriter, r *http.Request, c workspace
 	if err != nil {
 		return err
 	}
+	var n thread.New
 	if _, err := o.Object("metadata"); err != nil {
 		return err
 	}
-	values, err := o.Values("values")
-	if err != nil {
+	if o.Has("metadata") {
+		n.Metadata = o["metadata"]
+	}
+	if n.Values, err = o.Values("values"); err != nil {
+		return err
+	}
+	if n.IdempotencyKey, n.BodyDigest, err = httpapi.Idempotency(r, "threads", body); err != nil {
 		return err
 	}
 	d, err := w.chosen(r.Context(), shown, c)
 	if err != nil {
 		return err
 	}
-	var metadata json.RawMessage
-	if o.Has("metadata") {
-		metadata = o["metadata"]
-	}
-	t, err := w.Threads.Create(r.Context(), d, "", metadata, values)
+	t, err := w.Threads.Create(r.Context(), d, n)
 	if err != nil {
 		return err
 	}
@@ -166,19 +167,7 @@ func (w *Wire) startThreadRun(rw http.ResponseWriter, r *http.Request, c workspa
 	if err != nil {
 		return err
 	}
-	input, err := o.Values("input")
-	if err != nil {
-		return err
-	}
-	environment, err := o.String("environment")
-	if err != nil {
-		return err
-	}
 	strategy, err := o.String("multitask_strategy")
-	if err != nil {
-		return err
-	}
-	limits, err := readLimits(o)
 	if err != nil {
 		return err
 	}
@@ -186,22 +175,19 @@ func (w *Wire) startThreadRun(rw http.ResponseWriter, r *http.Request, c workspa
 	if err != nil {
 		return err
 	}
-	key, digest, err := httpapi.Idempotency(r, "threads/"+t.ID, body)
+	q, err := readStart(r, "threads/"+t.ID, o, body)
 	if err != nil {
 		return err
 	}
-	d, err := w.Crews.Deployment(r.Context(), t.DeploymentID)
-	if err != nil {
+	if q.Deployment, err = w.Crews.Deployment(r.Context(), t.DeploymentID); err != nil {
 		return err
 	}
-	started, err := w.Threads.Run(r.Context(), t, thread.Strategy(strategy), run.StartRequest{
-		Deployment: d, Environment: environment, Inputs: input, Limits: limits, IdempotencyKey: key, BodyDigest: digest,
-	})
+	started, err := w.Threads.Run(r.Context(), t, thread.Strategy(strategy), q)
 	showRate(rw, started)
 	if err != nil {
 		return err
 	}
-	httpapi.Warn(rw, o.Unknown("input", "environment", "multitask_strategy", "limits"))
+	httpapi.Warn(rw, o.Unknown(append(startFields, "multitask_strategy")...))
 	reply := threadRunReply{newStartReply(started), id.Show("thr", t.ID)}
 	if started.Waits || started.Before || started.State.Ended() {
 		reply.Status = statusWords[started.State]

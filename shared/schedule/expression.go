@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -51,7 +52,7 @@ func invalid(format string, args ...any) error {
 	return f
 }
 
-// units are those of rate(…). EventBridge Scheduler takes singular and plural alike.
+// units are those of rate(…): one minute is a minute, and more are minutes, as EventBridge has it.
 var units = map[string]time.Duration{
 	"minute": time.Minute, "minutes": time.Minute, "hour": time.Hour, "hours": time.Hour, "day": 24 * time.Hour, "days": 24 * time.Hour,
 }
@@ -71,6 +72,13 @@ func parseRate(text string) (time.Duration, error) {
 	unit, ok := units[words[1]]
 	if !ok {
 		return 0, invalid("The unit of rate(…) must be minutes, hours or days, and it is %q.", words[1])
+	}
+	if one, singular := strings.TrimSuffix(words[1], "s"), !strings.HasSuffix(words[1], "s"); (n == 1) != singular {
+		right := "rate(1 " + one + ")"
+		if n > 1 {
+			right = fmt.Sprintf("rate(%d %ss)", n, one)
+		}
+		return 0, invalid("It is %s, with the unit in the singular for 1 and in the plural for more, as EventBridge wants it.", right)
 	}
 	if n > int(maxRate/unit) {
 		return 0, invalid("An interval of rate(…) has at most ten years.")

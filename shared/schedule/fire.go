@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -75,7 +76,7 @@ func (s *Schedules) fire(ctx context.Context, c Schedule) error {
 			}
 		}
 	}
-	r, err := s.start(ctx, c, firingKey(c, f.At))
+	r, err := s.start(ctx, c, firingKey(c, f.At), "")
 	if f.Run = r.ID; err != nil {
 		if fault.KindOf(err) == fault.Internal {
 			return err // nobody knows how it went: the next sweep finds out
@@ -123,13 +124,13 @@ func (s *Schedules) began(ctx context.Context, c Schedule) (r run.Run, found boo
 }
 
 // start starts a run for a schedule, the same one for the same key.
-func (s *Schedules) start(ctx context.Context, c Schedule, key string) (run.Run, error) {
+func (s *Schedules) start(ctx context.Context, c Schedule, key, digest string) (run.Run, error) {
 	d, err := s.Crews.Deployment(ctx, c.DeploymentID)
 	if err != nil {
 		return run.Run{}, err
 	}
 	q := run.StartRequest{
-		Deployment: d, Environment: c.Environment, Inputs: c.Inputs, Origin: Origin, IdempotencyKey: key, KeyLife: keyLife,
+		Deployment: d, Environment: c.Environment, Inputs: c.Inputs, Origin: Origin, IdempotencyKey: key, BodyDigest: digest, KeyLife: keyLife,
 	}
 	if c.VersionNumber > 0 {
 		version, err := s.version(ctx, d, c)
@@ -141,14 +142,16 @@ func (s *Schedules) start(ctx context.Context, c Schedule, key string) (run.Run,
 	return s.Runs.Start(ctx, q)
 }
 
-// RunNow starts a run as the schedule would, the same one for the same idempotency key, unless that is "". It is no
-// firing: those go on as they were.
-func (s *Schedules) RunNow(ctx context.Context, deploymentID, scheduleID, key string) (run.Run, error) {
-	c, err := s.Get(ctx, deploymentID, scheduleID)
-	if err != nil {
-		return run.Run{}, err
+// RunNow starts a run as the schedule would, with inputs laid over its own: the same one for the same idempotency key, unless that
+// is "", and digest of the request. It is no firing: those go on as they were.
+func (s *Schedules) RunNow(ctx context.Context, c Schedule, inputs map[string]any, key, digest string) (run.Run, error) {
+	all := maps.Clone(c.Inputs)
+	if all == nil {
+		all = map[string]any{}
 	}
-	return s.start(ctx, c, key)
+	maps.Copy(all, inputs)
+	c.Inputs = all
+	return s.start(ctx, c, key, digest)
 }
 
 // errElsewhere says that another sweeper was quicker.

@@ -82,7 +82,7 @@ func (s *stage) create(c schedule.Settings) schedule.Schedule {
 	if c.Inputs == nil {
 		c.Inputs = map[string]any{"topic": "rain"}
 	}
-	made, err := s.Create(s.t.Context(), s.d, c)
+	made, err := s.Create(s.t.Context(), s.d, c, "", "")
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -334,14 +334,14 @@ func TestSchedulesThatAreRefused(t *testing.T) {
 		{"large inputs", "at most 256 KiB", schedule.Settings{Expression: "rate(1 day)", Inputs: map[string]any{"topic": strings.Repeat("x", 256<<10)}}},
 		{"a long name", "at most 100 characters", schedule.Settings{Expression: "rate(1 day)", Inputs: good, Name: strings.Repeat("x", 101)}},
 	} {
-		if _, err := s.Create(t.Context(), s.d, c.set); err == nil || fault.KindOf(err) == fault.Internal || !strings.Contains(err.Error(), c.because) {
+		if _, err := s.Create(t.Context(), s.d, c.set, "", ""); err == nil || fault.KindOf(err) == fault.Internal || !strings.Contains(err.Error(), c.because) {
 			t.Errorf("%s: got %v, want one that says %s", c.name, err, c.because)
 		}
 	}
 	for range 100 {
 		s.create(schedule.Settings{Expression: "rate(1 day)"})
 	}
-	if _, err := s.Create(t.Context(), s.d, schedule.Settings{Expression: "rate(1 day)", Inputs: good}); !fault.Is(err, fault.Conflict) {
+	if _, err := s.Create(t.Context(), s.d, schedule.Settings{Expression: "rate(1 day)", Inputs: good}, "", ""); !fault.Is(err, fault.Conflict) {
 		t.Errorf("one too many: %v", err)
 	}
 }

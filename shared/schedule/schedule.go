@@ -111,22 +111,33 @@ func key(deploymentID, scheduleID string) record.Key {
 	return record.Key{Part: Partition + deploymentID, Sort: scheduleID}
 }
 
-// Create makes a schedule of a deployment. Errors: fault.Invalid and fault.Missing for what a run could not be started with,
-// fault.Conflict when the deployment has too many.
-func (s *Schedules) Create(ctx context.Context, d crew.Deployment, settings Settings) (Schedule, error) {
+// Create makes a schedule of a deployment, the same one for the same idempotency key, unless that is "", and digest of the body.
+// Errors: fault.Invalid and fault.Missing for what a run could not be started with, fault.Conflict when the deployment has
+// too many, or the key was used with another body.
+func (s *Schedules) Create(ctx context.Context, d crew.Deployment, settings Settings, key, digest string) (Schedule, error) {
 	there, err := s.Of(ctx, d.ID)
 	if err != nil {
 		return Schedule{}, err
-	}
-	if len(there) >= maxSchedules {
-		return Schedule{}, fault.New(fault.Conflict, "A deployment has at most %d schedules.", maxSchedules)
 	}
 	now := s.now()
 	c := Schedule{ID: id.New(), WorkspaceID: d.WorkspaceID, DeploymentID: d.ID, CreatedAt: now, Settings: settings}
 	if err := s.settle(ctx, d, &c, Settings{}); err != nil {
 		return Schedule{}, err
 	}
-	return c, s.put(ctx, &c)
+	if c.ID, err = record.Once(ctx, s.Store, d.ID, key, digest, c.ID, now); err != nil {
+		return Schedule{}, err
+	}
+	if i := slices.IndexFunc(there, func(other Schedule) bool { return other.ID == c.ID }); i >= 0 {
+		return there[i], nil
+	}
+	if len(there) >= maxSchedules {
+		return Schedule{}, fault.New(fault.Conflict, "A deployment has at most %d schedules.", maxSchedules)
+	}
+	err = s.put(ctx, &c)
+	if fault.Is(err, fault.Conflict) { // the same request, at the same time
+		return s.Get(ctx, d.ID, c.ID)
+	}
+	return c, err
 }
 
 // Of gives the schedules of a deployment, the oldest first.

@@ -82,27 +82,42 @@ func key(threadID string) record.Key {
 
 func list(deploymentID string) string { return "threads/" + deploymentID }
 
-// Create makes a thread with its first values. An id may be given, for a thread that is to be found again by something
-// else: then the thread that has it already is as good. (Where it mostly has, Get first: that is one read.)
-func (s *Threads) Create(ctx context.Context, d crew.Deployment, threadID string, metadata json.RawMessage, values map[string]any) (Thread, error) {
-	if len(metadata) > maxMetadata {
+// New is a thread that is to be made. Nothing of it is needed.
+type New struct {
+	// ID is for a thread that is to be found again by something else: then the thread that has it already is as good. (Where
+	// it mostly has, Get first: that is one read.)
+	ID string
+	// IdempotencyKey makes a repeated request give the same thread for record.KeyLife. BodyDigest tells a repetition from another
+	// request with the same key.
+	IdempotencyKey, BodyDigest string
+	Metadata                   json.RawMessage
+	// Values are the first ones.
+	Values map[string]any
+}
+
+// Create makes a thread. Errors: fault.TooLarge for its metadata, fault.Conflict for a key that was used with another body.
+func (s *Threads) Create(ctx context.Context, d crew.Deployment, n New) (Thread, error) {
+	if len(n.Metadata) > maxMetadata {
 		return Thread{}, fault.New(fault.TooLarge, "The metadata of a thread has at most %d KiB.", maxMetadata>>10)
-	}
-	if threadID == "" {
-		threadID = id.New()
 	}
 	now := time.Now
 	if s.Now != nil {
 		now = s.Now
 	}
 	t := Thread{
-		ID: threadID, WorkspaceID: d.WorkspaceID, DeploymentID: d.ID, CreatedAt: now().UTC().Truncate(time.Millisecond), Metadata: metadata,
+		ID: n.ID, WorkspaceID: d.WorkspaceID, DeploymentID: d.ID, CreatedAt: now().UTC().Truncate(time.Millisecond), Metadata: n.Metadata,
 	}
-	if values == nil {
-		values = map[string]any{}
+	if t.ID == "" {
+		var err error
+		if t.ID, err = record.Once(ctx, s.Store, d.ID, n.IdempotencyKey, n.BodyDigest, id.New(), t.CreatedAt); err != nil {
+			return Thread{}, err
+		}
+	}
+	if n.Values == nil {
+		n.Values = map[string]any{}
 	}
 	// The values first: there is never a thread without.
-	if err := s.Runs.PutTurn(ctx, t.ID, run.Turn{At: t.CreatedAt, Values: values}); err != nil {
+	if err := s.Runs.PutTurn(ctx, t.ID, run.Turn{At: t.CreatedAt, Values: n.Values}); err != nil {
 		return Thread{}, err
 	}
 	body, err := json.Marshal(t)

@@ -59,7 +59,7 @@ func newStage(t *testing.T) *stage {
 		"production": {VersionID: "v1", Number: 1, Required: []string{"topic"}}, "staging": {VersionID: "v1", Number: 1},
 	}}
 	var err error
-	if s.on, err = s.Create(t.Context(), s.d, "", json.RawMessage(`{"user":"u1"}`), values{"language": "en"}); err != nil {
+	if s.on, err = s.Create(t.Context(), s.d, thread.New{Metadata: json.RawMessage(`{"user":"u1"}`), Values: values{"language": "en"}}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -306,11 +306,11 @@ func TestWhatIsRefusedOrComesAgainStopsNothing(t *testing.T) {
 func TestAThreadWithAGivenIDIsMadeOnce(t *testing.T) {
 	s := newStage(t)
 	threadID := id.Derive(s.d.ID, "webhook")
-	first, err := s.Create(t.Context(), s.d, threadID, nil, values{"a": 1})
+	first, err := s.Create(t.Context(), s.d, thread.New{ID: threadID, Values: values{"a": 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.Create(t.Context(), s.d, threadID, nil, values{"a": 2})
+	again, err := s.Create(t.Context(), s.d, thread.New{ID: threadID, Values: values{"a": 2}})
 	if diff := cmp.Diff(first, again); diff != "" || err != nil {
 		t.Errorf("made again (-first +again):\n%s%v", diff, err)
 	}
@@ -322,7 +322,7 @@ func TestListsOfThreads(t *testing.T) {
 	s := newStage(t)
 	ids := []string{s.on.ID}
 	for range 4 {
-		made, err := s.Create(t.Context(), s.d, "", nil, nil)
+		made, err := s.Create(t.Context(), s.d, thread.New{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -345,7 +345,7 @@ func TestListsOfThreads(t *testing.T) {
 	if _, err := s.Get(t.Context(), id.New()); !fault.Is(err, fault.NotFound) {
 		t.Errorf("an unknown thread: %v", err)
 	}
-	if _, err := s.Create(t.Context(), s.d, "", json.RawMessage(fmt.Sprintf(`{"x":"%070000d"}`, 0)), nil); !fault.Is(err, fault.TooLarge) {
+	if _, err := s.Create(t.Context(), s.d, thread.New{Metadata: json.RawMessage(fmt.Sprintf(`{"x":"%070000d"}`, 0))}); !fault.Is(err, fault.TooLarge) {
 		t.Errorf("large metadata: %v", err)
 	}
 }

@@ -278,6 +278,6 @@ func (s *Service) session(ctx context.Context, d crew.Deployment, agentID string
 	if err != nil {
 		return "", fmt.Errorf("encode the metadata of a session: %w", err)
 	}
-	_, err = threads.Create(ctx, d, threadID, metadata, nil)
+	_, err = threads.Create(ctx, d, thread.New{ID: threadID, Metadata: metadata})
 	return threadID, err
 }
