@@ -18,7 +18,8 @@ import (
 
 // sockets is about the workspace WebSocket.
 var sockets = []behaviour{
-	{"who comes late to a channel is told from then on", joinsLate},
+	{"who comes late to a channel is told from then on", func(t *testing.T, h *home) { joinsLate(t, h, false) }},
+	{"and so is who comes when somebody watches already", func(t *testing.T, h *home) { joinsLate(t, h, true) }},
 	{"what is wrong is said on the WebSocket, and nothing of others is told", refusesOnSockets},
 	{"a token that is revoked ends the connection, and tells nothing more", revokesSockets},
 	{"an agent's channel has the agent's part", followsAnAgent},
@@ -38,9 +39,9 @@ func TestSockets(t *testing.T) {
 		all  []behaviour
 		s    settings
 	}{
-		{"the embedded home", onSQLite, concat(sockets, socketsAnyDay), settings{}},
+		{"the embedded home", onSQLite, concat(sockets, socketsAnyDay, watchingByTheClock), settings{}},
 		{"the embedded home on a bad day", behind(onSQLite, 3), socketsAnyDay, settings{lease: shortLease}},
-		{"the AWS home", onAWS, concat(sockets, socketsAnyDay), settings{}},
+		{"the AWS home", onAWS, concat(sockets, socketsAnyDay, watchingByTheClock), settings{}},
 		{"the AWS home on a bad day", behind(onAWS, 4), socketsAnyDay, settings{lease: shortLease}},
 	} {
 		t.Run(where.name, func(t *testing.T) {
@@ -239,7 +240,7 @@ func tellsTwo(t *testing.T, h *home) {
 	}
 }
 
-func joinsLate(t *testing.T, h *home) {
+func joinsLate(t *testing.T, h *home, watched bool) {
 	gate, asked := make(chan struct{}), make(chan struct{}, 100)
 	d := h.deploy(t, chain(h.answer(func(scripted.Request) scripted.Reply {
 		asked <- struct{}{}
@@ -247,6 +248,17 @@ func joinsLate(t *testing.T, h *home) {
 	}), 2))
 	runID := d.kickoff(t, about("lateness"))
 	wait(t, asked, "the model is asked")
+	if watched {
+		for w := h.watch(t, d.Token, d.events(runID, "")); ; {
+			m, ok := w.next()
+			if !ok {
+				t.Fatal("the stream ended")
+			}
+			if isThought(m) {
+				break // the owner has looked who watches
+			}
+		}
+	}
 	c := h.dial(t, h.token)
 	c.say(map[string]any{"type": "subscribe", "channel": "run:" + runID})
 	if !c.ready() {

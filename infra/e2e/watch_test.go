@@ -25,9 +25,13 @@ import (
 var watching = []behaviour{
 	{"a run is watched live, and read again afterwards: the same in every reading, from every position", watchesInFourWays},
 	{"the three vocabularies say the same in their own words", watchesInThreeWords},
-	{"growing answers are shown to those who ask for them, and to nobody else", watchesChunks},
 	{"a watcher is refused in the words of the wire, before the stream begins", refusesWatchers},
 	{"a ticket shows one run to a browser, and opens nothing else", watchesByTicket},
+}
+
+// watchingByTheClock is for homes where nobody moves the clock: who has not said so for a minute watches no more.
+var watchingByTheClock = []behaviour{
+	{"growing answers are shown to those who ask for them, and to nobody else", watchesChunks},
 }
 
 // watchingAnyDay holds on a bad day too.
