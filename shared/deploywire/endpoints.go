@@ -36,10 +36,46 @@ type endpointReply struct {
 	UpdatedAt      *string `json:"updated_at"`
 }
 
-// listedEndpoint is an outgoing webhook with what came of its newest delivery, null before the first.
+// listedEndpoint is an outgoing webhook with what came of its newest delivery, null before the first, and why nothing arrives
+// if nothing does.
 type listedEndpoint struct {
 	endpointReply
-	LastDelivery *deliverySummary `json:"last_delivery"`
+	LastDelivery *deliverySummary    `json:"last_delivery"`
+	Health       endpointHealthReply `json:"health"`
+}
+
+// endpointHealthReply is what an endpoint's receiver is known for. While the breaker is not closed all deliveries but a probe
+// are parked.
+type endpointHealthReply struct {
+	Breaker      string  `json:"breaker"`
+	OpenSince    *string `json:"open_since"`
+	NextProbeAt  *string `json:"next_probe_at"`
+	FailingSince *string `json:"failing_since"`
+	// HoldUntil is until when the receiver asked to be left alone, NextSlotAt when max_rps has room again.
+	HoldUntil  *string `json:"hold_until"`
+	NextSlotAt *string `json:"next_slot_at"`
+	// Parked counts what waits, up to mostParked.
+	Parked int `json:"parked"`
+}
+
+// mostParked is how far parked deliveries are counted.
+const mostParked = 1000
+
+func showHealth(h webhook.Health, parked int, now time.Time) endpointHealthReply {
+	reply := endpointHealthReply{Breaker: "closed", OpenSince: timestamp(h.OpenSince), FailingSince: timestamp(h.FailingSince), Parked: parked}
+	switch h.State {
+	case webhook.Open:
+		reply.Breaker, reply.NextProbeAt = "open", timestamp(h.Due)
+	case webhook.Probing:
+		reply.Breaker = "probing"
+	}
+	if now.Before(h.Hold) {
+		reply.HoldUntil = timestamp(h.Hold)
+	}
+	if now.Before(h.Slot) {
+		reply.NextSlotAt = timestamp(h.Slot)
+	}
+	return reply
 }
 
 // createdEndpoint shows the secret, this once.
@@ -255,13 +291,21 @@ func (w *Wire) listEndpoints(rw http.ResponseWriter, r *http.Request, c workspac
 	return httpapi.WriteJSON(rw, http.StatusOK, reply)
 }
 
-// describeEndpoint shows an endpoint with its newest delivery.
+// describeEndpoint shows an endpoint with its newest delivery and its health.
 func (w *Wire) describeEndpoint(ctx context.Context, e webhook.Endpoint) (listedEndpoint, error) {
 	newest, _, err := w.Deliveries.Log(ctx, webhook.LogRequest{Endpoint: e.ID, Limit: 1})
 	if err != nil {
 		return listedEndpoint{}, err
 	}
-	shown := listedEndpoint{endpointReply: showEndpoint(e, w.now())}
+	_, h, err := w.Endpoints.Read(ctx, e.DeploymentID, e.ID)
+	if err != nil {
+		return listedEndpoint{}, err
+	}
+	parked, err := w.Deliveries.Parked(ctx, e.ID, mostParked)
+	if err != nil {
+		return listedEndpoint{}, err
+	}
+	shown := listedEndpoint{endpointReply: showEndpoint(e, w.now()), Health: showHealth(h, parked, w.now())}
 	if len(newest) > 0 {
 		last := summarizeDelivery(newest[0])
 		shown.LastDelivery = &last
@@ -331,9 +375,9 @@ type secretReply struct {
 	OldSecretUntil *string `json:"old_secret_until"`
 }
 
-// regenerateSecret shows the new secret, this once.
+// regenerateSecret shows the new secret, this once, and again to the repetition of a request with an Idempotency-Key.
 func (w *Wire) regenerateSecret(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	o, overlap, force, err := readRotation(r)
+	o, ask, err := readRotation(r)
 	if err != nil {
 		return err
 	}
@@ -341,14 +385,17 @@ func (w *Wire) regenerateSecret(rw http.ResponseWriter, r *http.Request, c works
 	if err != nil {
 		return err
 	}
-	secret := workspace.NewSecret()
-	sealed, err := w.Sealer.Seal(r.Context(), found.WorkspaceID, found.ID, webhook.SecretField, secret)
+	sealed, err := w.Sealer.Seal(r.Context(), found.WorkspaceID, found.ID, webhook.SecretField, workspace.NewSecret())
 	if err != nil {
 		return err
 	}
 	e, err := w.Endpoints.Change(r.Context(), found.ID, func(e *webhook.Endpoint) error {
-		return e.Rotate(sealed, overlap, force, w.now())
+		return e.Rotate(sealed, ask.overlap, ask.force, ask.by, w.now())
 	})
+	if err != nil {
+		return err
+	}
+	secret, err := w.Sealer.Open(r.Context(), e.WorkspaceID, e.ID, webhook.SecretField, e.Secret)
 	if err != nil {
 		return err
 	}
@@ -358,7 +405,7 @@ func (w *Wire) regenerateSecret(rw http.ResponseWriter, r *http.Request, c works
 
 // regenerateDeploymentSecret does the same for the secret that signs what targets given at kickoff are told.
 func (w *Wire) regenerateDeploymentSecret(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	o, overlap, force, err := readRotation(r)
+	o, ask, err := readRotation(r)
 	if err != nil {
 		return err
 	}
@@ -366,19 +413,26 @@ func (w *Wire) regenerateDeploymentSecret(rw http.ResponseWriter, r *http.Reques
 	if err != nil {
 		return err
 	}
-	secret := workspace.NewSecret()
-	sealed, err := w.Sealer.Seal(r.Context(), d.WorkspaceID, d.ID, "webhook_secret", secret)
+	sealed, err := w.Sealer.Seal(r.Context(), d.WorkspaceID, d.ID, "webhook_secret", workspace.NewSecret())
 	if err != nil {
 		return err
 	}
 	d, err = w.Crews.Change(r.Context(), d.ID, func(d *crew.Deployment) error {
-		s := webhook.Signing{Secret: d.WebhookSecret, Old: d.OldWebhookSecret, OldUntil: d.OldWebhookSecretUntil}
-		if err := s.Rotate(sealed, overlap, force, w.now()); err != nil {
+		s := webhook.Signing{
+			Secret: d.WebhookSecret, Old: d.OldWebhookSecret, OldUntil: d.OldWebhookSecretUntil,
+			Asked: webhook.Asked{Key: d.WebhookSecretKey, Digest: d.WebhookSecretDigest}, AskedAt: d.WebhookSecretAt,
+		}
+		if err := s.Rotate(sealed, ask.overlap, ask.force, ask.by, w.now()); err != nil {
 			return err
 		}
 		d.WebhookSecret, d.OldWebhookSecret, d.OldWebhookSecretUntil = s.Secret, s.Old, s.OldUntil
+		d.WebhookSecretKey, d.WebhookSecretDigest, d.WebhookSecretAt = s.Asked.Key, s.Asked.Digest, s.AskedAt
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	secret, err := w.Sealer.Open(r.Context(), d.WorkspaceID, d.ID, "webhook_secret", d.WebhookSecret)
 	if err != nil {
 		return err
 	}
@@ -386,27 +440,49 @@ func (w *Wire) regenerateDeploymentSecret(rw http.ResponseWriter, r *http.Reques
 	return httpapi.WriteJSON(rw, http.StatusOK, secretReply{id.Show("dep", d.ID), secret, timestamp(d.OldWebhookSecretUntil)})
 }
 
-// readRotation reads how long the old secret stays good. The body may be empty.
-func readRotation(r *http.Request) (o httpapi.Object, overlap time.Duration, force bool, err error) {
-	if o, err = optionalObject(r); err != nil {
-		return nil, 0, false, err
+// rotation is what is asked of another secret: how long the old one stays good, whether even an older one ends, and who asks.
+type rotation struct {
+	overlap time.Duration
+	force   bool
+	by      webhook.Asked
+}
+
+// readRotation reads what is asked of another secret. The body may be empty.
+func readRotation(r *http.Request) (o httpapi.Object, ask rotation, err error) {
+	body, err := httpapi.ReadBody(r, httpapi.MaxBody)
+	if err != nil {
+		return nil, ask, err
+	}
+	if ask.by.Key, ask.by.Digest, err = httpapi.Idempotency(r, "rotate", body); err != nil {
+		return nil, ask, err
+	}
+	if o, err = objectOrNone(body); err != nil {
+		return nil, ask, err
 	}
 	seconds, err := o.Int("overlap_seconds")
 	if err != nil {
-		return nil, 0, false, err
+		return nil, ask, err
 	}
 	if limit := int(webhook.MaxOverlap.Seconds()); seconds < 0 || seconds > limit {
-		return nil, 0, false, fault.New(fault.Invalid, "\"overlap_seconds\" must be a number from 0 to %d.", limit)
+		return nil, ask, fault.New(fault.Invalid, "\"overlap_seconds\" must be a number from 0 to %d.", limit)
 	}
-	force, err = o.Bool("force")
-	return o, time.Duration(seconds) * time.Second, force, err
+	ask.overlap = time.Duration(seconds) * time.Second
+	ask.force, err = o.Bool("force")
+	return o, ask, err
 }
 
 // optionalObject reads a body that may be empty.
 func optionalObject(r *http.Request) (httpapi.Object, error) {
 	body, err := httpapi.ReadBody(r, httpapi.MaxBody)
-	if err != nil || len(body) == 0 {
-		return httpapi.Object{}, err
+	if err != nil {
+		return nil, err
+	}
+	return objectOrNone(body)
+}
+
+func objectOrNone(body []byte) (httpapi.Object, error) {
+	if len(body) == 0 {
+		return httpapi.Object{}, nil
 	}
 	return httpapi.ParseObject(body)
 }
@@ -423,6 +499,9 @@ type testReply struct {
 func (w *Wire) testEndpoint(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
 	e, err := w.endpoint(r, c)
 	if err != nil {
+		return err
+	}
+	if err := w.Endpoints.CountTest(r.Context(), e); err != nil {
 		return err
 	}
 	a, err := w.Ping(r.Context(), e)

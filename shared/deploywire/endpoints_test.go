@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"muster/events"
 	"muster/shared/id"
 	"muster/shared/run"
 	"muster/shared/webhook"
@@ -57,6 +59,9 @@ func TestAnOutgoingWebhookFromItsMakingToItsEnd(t *testing.T) {
 		"id": made["id"], "deployment_id": dep, "name": "example.com", "url": "https://example.com/hook", "events": []any{"run.succeeded", "run.failed"},
 		"environment": "production", "enabled": true, "disabled_by": nil, "format": "crewship", "max_rps": nil, "headers": object{},
 		"old_secret_until": nil, "created_at": made["created_at"], "updated_at": made["created_at"], "last_delivery": nil,
+		"health": object{
+			"breaker": "closed", "open_since": nil, "next_probe_at": nil, "failing_since": nil, "hold_until": nil, "next_slot_at": nil, "parked": 0.0,
+		},
 	}
 	path += made["id"].(string)
 	b.check("it is read without its secret", b.want(200, token, "GET", path, ""), want)
@@ -216,6 +221,11 @@ func TestASecretIsMadeAnew(t *testing.T) {
 			b.check("forced", c.good(), webhook.Secrets{Current: forced["secret"].(string), Old: third["secret"].(string)})
 			b.ahead += time.Minute
 			b.check("after its time the old one is worthless", c.good(), webhook.Secrets{Current: forced["secret"].(string)})
+			fourth := b.want(200, c.token, "POST", c.path, `{"overlap_seconds": 0}`, "Idempotency-Key", "k")
+			again := b.want(200, c.token, "POST", c.path, `{"overlap_seconds": 0}`, "Idempotency-Key", "k")
+			b.check("who repeats the request is told the same", again, fourth)
+			b.check("and it is good", c.good(), webhook.Secrets{Current: fourth["secret"].(string)})
+			b.refuse(409, "conflict", "This Idempotency-Key was used for another request.", c.token, "POST", c.path, `{"overlap_seconds": 1}`, "Idempotency-Key", "k")
 			for _, seconds := range []string{"-1", "604801", "9999999999999"} {
 				b.refuse(400, "bad_request", `"overlap_seconds" must be a number from 0 to 604800.`, c.token, "POST", c.path, `{"overlap_seconds": `+seconds+`}`)
 			}
@@ -242,6 +252,79 @@ func TestATestTellsWhatCameOfIt(t *testing.T) {
 	}
 	b.check("what is not", b.want(200, token, "POST", path, ""),
 		object{"ok": false, "status_code": nil, "error": "This address cannot be reached from here.", "latency_ms": 0.0, "body": ""})
+}
+
+func TestTestsAreLimited(t *testing.T) {
+	b := newBench(t)
+	dep, token := b.deploy("crew")
+	path := "/v1/webhooks/outgoing/" + b.endpoint(token, dep, nil)["id"].(string) + "/test"
+	pings := 0
+	b.ping = func(webhook.Endpoint) webhook.Attempt {
+		pings++
+		return webhook.Attempt{Code: 200}
+	}
+	// However the minutes lie, of twenty-one within a moment one is too many.
+	for range 21 {
+		if w := b.call(token, "POST", path, ""); w.Code == 429 {
+			wait, err := strconv.Atoi(w.Header().Get("Retry-After"))
+			if err != nil || wait < 1 || wait > 60 || !strings.Contains(w.Body.String(), "too_many_requests") {
+				t.Errorf("Retry-After is %q, %s", w.Header().Get("Retry-After"), w.Body)
+			}
+			break
+		}
+	}
+	if pings != 10 && pings != 20 {
+		t.Errorf("%d pings were sent", pings)
+	}
+	other := b.endpoint(token, dep, nil)["id"].(string)
+	b.want(200, token, "POST", "/v1/webhooks/outgoing/"+other+"/test", "")
+	b.ahead += time.Minute
+	b.want(200, token, "POST", path, "")
+}
+
+func TestAnOutgoingWebhookTellsWhyNothingArrives(t *testing.T) {
+	b := newBench(t)
+	dep, token := b.deploy("crew")
+	made := b.endpoint(token, dep, object{"max_rps": 1})
+	path, e := "/v1/webhooks/outgoing/"+made["id"].(string), b.keptEndpoint(made["id"])
+	health := func() object { return b.want(200, token, "GET", path, "")["health"].(object) }
+	calm := object{"breaker": "closed", "open_since": nil, "next_probe_at": nil, "failing_since": nil, "hold_until": nil, "next_slot_at": nil, "parked": 0.0}
+	b.check("at first", health(), calm)
+
+	_, h, err := b.endpoints().Read(t.Context(), e.DeploymentID, e.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := b.runs.Now().UTC().Truncate(time.Millisecond)
+	err = b.endpoints().ChangeHealth(t.Context(), &h, func(h *webhook.Health) bool {
+		for range 10 {
+			h.Note(webhook.Outcome{Failed: 1, Hold: time.Hour}, began)
+		}
+		h.Slot = began.Add(time.Minute)
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := webhook.New(id.New(), 1, e.ID, "0", "run.failed", began)
+	d.Parts, d.Parked = 1, true
+	if err := (webhook.Deliveries{Store: b.runs.Store}).Put(t.Context(), &d); err != nil {
+		t.Fatal(err)
+	}
+	at := func(t time.Time) string { return t.Format(events.TimeFormat) }
+	b.check("while the breaker is open", health(), object{
+		"breaker": "open", "open_since": at(began), "next_probe_at": at(began.Add(time.Minute)), "failing_since": at(began),
+		"hold_until": at(began.Add(time.Hour)), "next_slot_at": at(began.Add(time.Minute)), "parked": 1.0,
+	})
+	b.want(200, token, "PATCH", path, `{"enabled": false}`)
+	b.want(200, token, "PATCH", path, `{"enabled": true}`)
+	b.ahead += time.Minute
+	calm["parked"] = 1.0
+	b.check("once its owner has looked after it", health(), calm)
+}
+
+func (b *bench) endpoints() webhook.Endpoints {
+	return webhook.Endpoints{Store: b.runs.Store, Now: b.runs.Now}
 }
 
 // delivery keeps a delivery of a run's page to a target.

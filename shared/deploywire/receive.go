@@ -28,11 +28,11 @@ func (w *Wire) receive(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 		w.Triggers.Stray(ctx, err)
 		return err
 	}
-	body, unread := httpapi.ReadBody(r, httpapi.MaxBody)
+	body, unread := httpapi.ReadRaw(r, httpapi.MaxBody)
 	q := w.Triggers.Begin(t, r.Header, body)
 	async := prefersAsync(r.Header)
 	var a trigger.Answer
-	if unread != nil {
+	if unread != nil && t.Enabled {
 		err = w.Triggers.Refuse(ctx, q, unread)
 	} else {
 		a, err = w.Triggers.Receive(ctx, q, async)

@@ -27,7 +27,7 @@ type startReply struct {
 }
 
 // startFields are what every request that starts a run may say.
-var startFields = []string{"input", "environment", "limits"}
+var startFields = []string{"input", "environment", "limits", "meta", "metadata"}
 
 // readStart reads them, and the Idempotency-Key, which is of a family.
 func readStart(r *http.Request, family string, o httpapi.Object, body []byte) (q run.StartRequest, err error) {
@@ -40,8 +40,28 @@ func readStart(r *http.Request, family string, o httpapi.Object, body []byte) (q
 	if q.Limits, err = readLimits(o); err != nil {
 		return q, err
 	}
+	if q.Meta, err = readMeta(o); err != nil {
+		return q, err
+	}
 	q.IdempotencyKey, q.BodyDigest, err = httpapi.Idempotency(r, family, body)
 	return q, err
+}
+
+// readMeta reads what lists find runs by, and webhooks tell of them: "meta", or "metadata" as threads call theirs.
+func readMeta(o httpapi.Object) (meta json.RawMessage, err error) {
+	for _, name := range []string{"meta", "metadata"} {
+		if !o.Has(name) {
+			continue
+		}
+		if meta != nil {
+			return nil, fault.New(fault.Invalid, "\"meta\" and \"metadata\" are the same; give one of them.")
+		}
+		if _, err := o.Object(name); err != nil {
+			return nil, err
+		}
+		meta = o[name]
+	}
+	return meta, nil
 }
 
 func (w *Wire) startRun(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
@@ -122,6 +142,8 @@ type runReply struct {
 	Input  map[string]any `json:"input"`
 	Output *output        `json:"output"`
 	Usage  run.Spent      `json:"usage"`
+	// Meta is the kickoff's, absent without any.
+	Meta json.RawMessage `json:"meta,omitempty"`
 	// Limits bind the run. RerunOf is the earlier run that this one does again, Kept what it took over. Absent when there
 	// are none.
 	Limits  crew.Limits `json:"limits,omitzero"`
@@ -194,7 +216,7 @@ func (w *Wire) render(r run.Run, q run.Request, p run.Page) runReply {
 	if p.Outcome != nil {
 		r.State, r.Error, r.EndedAt = p.Outcome.State, p.Outcome.Error, p.At
 	}
-	reply := runReply{runSummary: summarize(r), Input: q.Inputs, Usage: spent, Limits: q.Limits}
+	reply := runReply{runSummary: summarize(r), Input: q.Inputs, Usage: spent, Meta: q.Meta, Limits: q.Limits}
 	if q.Of != "" {
 		reply.RerunOf, reply.Kept = text(id.Show("run", q.Of)), newKept(q.Kept)
 	}

@@ -86,6 +86,7 @@ var codes = map[fault.Kind]string{
 	fault.NotAllowed:   "method_not_allowed",
 	fault.Conflict:     "conflict",
 	fault.TooLarge:     "too_large",
+	fault.Unsupported:  "unsupported_media_type",
 	fault.TooMany:      "too_many_requests",
 	fault.Unavailable:  "unavailable",
 	fault.Internal:     "internal",

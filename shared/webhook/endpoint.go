@@ -140,6 +140,23 @@ func (s Endpoints) Get(ctx context.Context, deploymentID, endpointID string) (En
 	return decodeEndpoint(r)
 }
 
+// mostTests is how many tests a minute an endpoint is sent: each makes a receiver of somebody's choice hear from us at once.
+const mostTests = 10
+
+// CountTest counts a test of an endpoint. One too many within a minute is fault.TooMany.
+func (s Endpoints) CountTest(ctx context.Context, e Endpoint) error {
+	left, reset, err := record.CountMinute(ctx, s.Store, record.Key{Part: "W#" + e.ID, Sort: "TESTS"}, s.now, mostTests)
+	if err != nil {
+		return fmt.Errorf("count a test of endpoint %s: %w", e.ID, err)
+	}
+	if left < 0 {
+		f := fault.New(fault.TooMany, "This webhook takes %d tests a minute; try again in a moment.", mostTests)
+		f.RetryAfter = reset
+		return f
+	}
+	return nil
+}
+
 // Find reads an endpoint by its id alone; fault.NotFound when there is none.
 func (s Endpoints) Find(ctx context.Context, endpointID string) (Endpoint, error) {
 	r, err := s.Store.Get(ctx, ownerKey(endpointID))

@@ -34,6 +34,8 @@ type Health struct {
 	FailedAt     time.Time `json:"failed_at,omitzero"`
 	// Opened counts how often the breaker opened without anything being taken in between.
 	Opened int `json:"opened,omitempty"`
+	// OpenSince is when the first of these times was.
+	OpenSince time.Time `json:"open_since,omitzero"`
 	// Probe is the delivery that may try while the state is probing, as Shown; "" for the next one that comes.
 	Probe string `json:"probe,omitempty"`
 	// Hold is until when the receiver wants to be left alone.
@@ -141,7 +143,7 @@ func (h *Health) Note(o Outcome, now time.Time) (disable DisabledBy) {
 	}
 	switch {
 	case o.Probe && h.State == Probing && o.Taken > 0:
-		h.State, h.Probe, h.Opened, h.Since, h.Tries, h.Failures = Well, "", 0, time.Time{}, 0, 0
+		h.State, h.Probe, h.Opened, h.OpenSince, h.Since, h.Tries, h.Failures = Well, "", 0, time.Time{}, time.Time{}, 0, 0
 		h.drain(now)
 		h.News = append(h.News, News{Event: events.EndpointRecovered, At: now})
 	case o.Probe && h.State == Probing && o.Failed > 0:
@@ -162,7 +164,9 @@ func (h *Health) open(now time.Time) {
 	pause := min(firstPause<<min(h.Opened, 10), longestPause)
 	h.State, h.Probe, h.Since, h.Tries, h.Failures = Open, "", time.Time{}, 0, 0
 	h.Drain, h.Ramp = time.Time{}, 0
-	h.Opened++
+	if h.Opened++; h.Opened == 1 {
+		h.OpenSince = now
+	}
 	h.Due = now.Add(pause)
 }
 
@@ -257,7 +261,7 @@ const healthSuffix = "#HEALTH"
 // second time in a row the breaker closes, for nobody needs it.
 func (h *Health) Idle(now time.Time) {
 	if h.State == Probing && h.Probe == "" {
-		h.State, h.Opened = Well, 0
+		h.State, h.Opened, h.OpenSince = Well, 0, time.Time{}
 		h.drain(now.UTC())
 		return
 	}

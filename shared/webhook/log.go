@@ -19,6 +19,15 @@ func logList(endpointID string) string { return "deliveries/" + endpointID }
 // ParkedList names the list of an endpoint's parked deliveries.
 func ParkedList(endpointID string) string { return "parked/" + endpointID }
 
+// Parked counts the deliveries that are parked under an endpoint, as an index has them, up to a bound.
+func (s Deliveries) Parked(ctx context.Context, endpointID string, most int) (n int, err error) {
+	found, err := s.Store.List(ctx, ParkedList(endpointID), "", most)
+	if err != nil {
+		return 0, fmt.Errorf("count what is parked under endpoint %s: %w", endpointID, err)
+	}
+	return len(found), nil
+}
+
 // Order is a delivery's place in the log: as the Cursor of a LogRequest it is where the log goes on.
 func (d Delivery) Order() string { return moment(d.CreatedAt) + "/" + d.ID }
 

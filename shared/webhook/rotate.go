@@ -13,14 +13,33 @@ type Signing struct {
 	Secret   string    `json:"secret"`
 	Old      string    `json:"old,omitempty"`
 	OldUntil time.Time `json:"old_until,omitzero"`
+	// Asked is the request that made Secret, if that had an Idempotency-Key, and AskedAt when.
+	Asked   Asked     `json:"asked,omitzero"`
+	AskedAt time.Time `json:"asked_at,omitzero"`
 }
+
+// Asked names a request: its Idempotency-Key and a digest of its body. It is the zero one without a key.
+type Asked struct {
+	Key    string `json:"key,omitempty"`
+	Digest string `json:"digest,omitempty"`
+}
+
+// askedFor is how long the repetition of a request is known as such.
+const askedFor = 24 * time.Hour
 
 // MaxOverlap is how long an old secret may stay good beside the new one.
 const MaxOverlap = 7 * 24 * time.Hour
 
 // Rotate puts a new sealed secret in the place of the present one, which is worthless at once or stays good for the
-// overlap. While an earlier one still is, that is fault.Conflict, unless forced: then the earlier one ends.
-func (s *Signing) Rotate(sealed string, overlap time.Duration, force bool, now time.Time) error {
+// overlap. While an earlier one still is, that is fault.Conflict, unless forced: then the earlier one ends. The repetition of the
+// request that made the present secret changes nothing: its answer may have got lost.
+func (s *Signing) Rotate(sealed string, overlap time.Duration, force bool, by Asked, now time.Time) error {
+	if by.Key != "" && by.Key == s.Asked.Key && now.Sub(s.AskedAt) < askedFor {
+		if by != s.Asked {
+			return fault.New(fault.Conflict, "This Idempotency-Key was used for another request.")
+		}
+		return nil
+	}
 	if overlap < 0 || overlap > MaxOverlap {
 		return fault.New(fault.Invalid, "An old secret may stay good for 0 to %d seconds.", int(MaxOverlap.Seconds()))
 	}
@@ -30,6 +49,9 @@ func (s *Signing) Rotate(sealed string, overlap time.Duration, force bool, now t
 	}
 	before := s.Secret
 	*s = Signing{Secret: sealed}
+	if by.Key != "" {
+		s.Asked, s.AskedAt = by, now.UTC()
+	}
 	if overlap > 0 {
 		s.Old, s.OldUntil = before, now.Add(overlap).UTC().Truncate(time.Millisecond)
 	}

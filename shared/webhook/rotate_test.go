@@ -46,7 +46,7 @@ func TestRotation(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := c.before
-			err := got.Rotate("new", c.overlap, c.force, now)
+			err := got.Rotate("new", c.overlap, c.force, webhook.Asked{}, now)
 			if c.refused != "" {
 				c.after = c.before
 			}
@@ -57,6 +57,31 @@ func TestRotation(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestARepeatedRequestRotatesOnce(t *testing.T) {
+	by := webhook.Asked{Key: "k", Digest: "d"}
+	s := webhook.Signing{Secret: "a"}
+	for _, step := range []struct {
+		name, sealed string
+		by           webhook.Asked
+		after        time.Duration
+		secret       string
+		refused      fault.Kind
+	}{
+		{"the first one", "b", by, 0, "b", ""},
+		{"its repetition", "c", by, time.Hour, "b", ""},
+		{"another request with its key", "c", webhook.Asked{Key: "k", Digest: "other"}, time.Hour, "b", fault.Conflict},
+		{"one without a key", "d", webhook.Asked{}, time.Hour, "d", ""},
+		{"and one without a key again", "e", webhook.Asked{}, time.Hour, "e", ""},
+		{"a key that is used again after others", "f", by, time.Hour, "f", ""},
+		{"a key of the day before", "g", by, 26 * time.Hour, "g", ""},
+	} {
+		err := s.Rotate(step.sealed, 0, false, step.by, now.Add(step.after))
+		if fault.KindOf(err) != step.refused || s.Secret != step.secret {
+			t.Errorf("%s: %v, the secret is %q, want %q and %q", step.name, err, s.Secret, step.refused, step.secret)
+		}
 	}
 }
 
