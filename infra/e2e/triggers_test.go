@@ -347,7 +347,7 @@ func refusesRequests(t *testing.T, h *home) {
 		{"a list", `["tea"]`, nil, 400, `"code":"bad_request"`},
 		{"a hundred thousand brackets", strings.Repeat("[", 100_000), nil, 400, `"code":"bad_request"`},
 		{"bytes that are no text", "{\"topic\": \"\xff\"}", nil, 400, `not valid UTF-8`},
-		{"gzip", "\x1f\x8b\x08", []string{"Content-Encoding", "gzip"}, 400, `send it as it is`},
+		{"gzip", "\x1f\x8b\x08", []string{"Content-Encoding", "gzip"}, 415, `send it as it is`},
 		{"more than it takes", `{"topic": "` + strings.Repeat("x", 2<<20) + `"}`, nil, 413, `{"error":{"code":"too_large","message":"The request body is larger than 1 MiB."}}`},
 	} {
 		status, header, answer := w.come(t, test.body, test.headers...)

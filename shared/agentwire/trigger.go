@@ -22,7 +22,7 @@ var (
 	errRefused = fault.New(fault.Unauthorized, "unauthorized")
 	errStale   = fault.New(fault.Invalid, "stale or invalid timestamp")
 	errOld     = fault.New(fault.Unauthorized, "X-Webhook-Secret is not accepted since %s; send X-Signature, the hex HMAC-SHA256 of the body", sunset.Format(time.DateOnly))
-	errMedia   = fault.New(fault.Invalid, "unsupported media type: send application/json, not encoded")
+	errMedia   = fault.New(fault.Unsupported, "unsupported media type: send application/json, not encoded")
 )
 
 // errLarge is the same for every body that is not taken.
@@ -58,10 +58,6 @@ func (w *Wire) trigger(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 	if l := started.Rate; l != nil {
 		httpapi.Rate(rw, l.Limit, l.Remaining, l.Reset)
 	}
-	if err == errMedia {
-		httpapi.WriteText(rw, http.StatusUnsupportedMediaType, httpapi.Text(errMedia.Message))
-		return nil
-	}
 	if err == trigger.ErrNoAgent {
 		return errRefused
 	}
@@ -76,7 +72,7 @@ func (w *Wire) trigger(rw http.ResponseWriter, r *http.Request, _ workspace.Call
 func (w *Wire) proven(rw http.ResponseWriter, r *http.Request) (*proof, error) {
 	came := time.Now()
 	ctx := r.Context()
-	body, unread := httpapi.ReadBody(r, maxProof)
+	body, unread := httpapi.ReadRaw(r, maxProof)
 	if fault.Is(unread, fault.TooLarge) {
 		unread = errLarge
 	}
@@ -135,7 +131,7 @@ func (w *Wire) take(ctx context.Context, q *proof) (run.Run, error) {
 
 // isJSON says whether a body is called JSON, and is sent as it is. None needs no name.
 func isJSON(h http.Header, body []byte) bool {
-	if e := h.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+	if httpapi.Encoded(h) {
 		return false
 	}
 	if len(body) == 0 && h.Get("Content-Type") == "" {

@@ -36,6 +36,7 @@ var titles = map[fault.Kind]string{
 	fault.NotAllowed:   "Method Not Allowed",
 	fault.Conflict:     "Conflict",
 	fault.TooLarge:     "Too Large",
+	fault.Unsupported:  "Unsupported Media Type",
 	fault.TooMany:      "Too Many Requests",
 	fault.Unavailable:  "Unavailable",
 	fault.Internal:     "Internal Server Error",

@@ -1,6 +1,8 @@
 package deploywire_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -240,6 +242,32 @@ func TestDeploymentsAreTheirOwnersOnly(t *testing.T) {
 	b.refuse(403, "forbidden", forbidden, token, "PUT", "/v1/deployments/"+dep+"/environments/production", `{"version_number":1}`)
 	b.refuse(401, "unauthorized", "Not authenticated", "", "POST", "/v1/deployments", body)
 	b.refuse(401, "unauthorized", "Invalid or missing authentication credentials", "wrong", "GET", "/v1/deployments", "")
+}
+
+// TestABodyThatIsEncoded: it used to be read as it came, and called no UTF-8.
+func TestABodyThatIsEncoded(t *testing.T) {
+	b := newBench(t)
+	dep, token := b.deploy("one")
+	made := b.want(201, token, "POST", "/v1/deployments/"+dep+"/webhooks/incoming", `{"name":"w"}`)
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write([]byte(`{"input":{"company":"a","topic":"b"}}`))
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const message = "A body with a Content-Encoding is not accepted; send it as it is."
+	for _, path := range []string{"/v1/runs", "/v1/threads", "/v1/deployments/" + dep + "/schedules", "/v1/deployments/" + dep + "/webhooks/incoming", "/v1/deployments/" + dep + "/webhooks/outgoing"} {
+		b.refuse(415, "unsupported_media_type", message, token, "POST", path, packed.String(), "Content-Encoding", "gzip")
+	}
+	b.want(201, token, "POST", "/v1/threads", `{}`, "Content-Encoding", "identity")
+
+	hook := "/webhooks/runs/" + made["token"].(string)
+	b.refuse(415, "unsupported_media_type", message, "", "POST", hook, packed.String(), "Content-Encoding", "br")
+	one := "/v1/webhooks/incoming/" + made["id"].(string)
+	b.want(200, token, "PATCH", one, `{"enabled":false}`)
+	for _, body := range []string{"{}", packed.String(), strings.Repeat(" ", 2<<20)} {
+		b.refuse(404, "not_found", "There is no webhook with this URL.", "", "POST", hook, body, "Content-Encoding", "gzip")
+	}
 }
 
 func TestDefinitionsThatAreRefused(t *testing.T) {

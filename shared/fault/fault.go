@@ -21,6 +21,7 @@ const (
 	NotAllowed   Kind = "not_allowed"  // 405: the path is known, its method is not
 	Conflict     Kind = "conflict"     // 409: the state has moved on, or somebody else was first
 	TooLarge     Kind = "too_large"    // 413
+	Unsupported  Kind = "unsupported"  // 415: sent in a form that is not taken
 	Missing      Kind = "missing"      // 422: understood, but something is absent or of the wrong type
 	TooMany      Kind = "too_many"     // 429
 	Unavailable  Kind = "unavailable"  // 503: try again later

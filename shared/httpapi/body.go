@@ -25,8 +25,24 @@ const (
 	maxDrain = 32 << 20
 )
 
-// ReadBody reads the whole body, fault.TooLarge when it has more than limit bytes.
+// ReadBody reads the whole body, fault.TooLarge when it has more than limit bytes. One that is encoded is fault.Unsupported:
+// what a few bytes unpack to nobody knows before.
 func ReadBody(r *http.Request, limit int64) ([]byte, error) {
+	if Encoded(r.Header) {
+		io.CopyN(io.Discard, r.Body, maxDrain)
+		return nil, fault.New(fault.Unsupported, "A body with a Content-Encoding is not accepted; send it as it is.")
+	}
+	return ReadRaw(r, limit)
+}
+
+// Encoded says whether a body is not sent as it is.
+func Encoded(h http.Header) bool {
+	e := h.Get("Content-Encoding")
+	return e != "" && !strings.EqualFold(e, "identity")
+}
+
+// ReadRaw is ReadBody for a body that must first be held against its signature: it may be encoded.
+func ReadRaw(r *http.Request, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, "The request body ended early.")

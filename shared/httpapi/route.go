@@ -73,6 +73,7 @@ var statuses = map[fault.Kind]int{
 	fault.NotAllowed:   http.StatusMethodNotAllowed,
 	fault.Conflict:     http.StatusConflict,
 	fault.TooLarge:     http.StatusRequestEntityTooLarge,
+	fault.Unsupported:  http.StatusUnsupportedMediaType,
 	fault.Missing:      http.StatusUnprocessableEntity,
 	fault.TooMany:      http.StatusTooManyRequests,
 	fault.Unavailable:  http.StatusServiceUnavailable,

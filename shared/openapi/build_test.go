@@ -258,7 +258,7 @@ func (b *builder) responses(errorSchema string, o object, guarded bool) object {
 		faults = append(faults, http.StatusUnauthorized, http.StatusForbidden)
 	}
 	if o.get("body") != nil || o.get("body?") != nil {
-		faults = append(faults, http.StatusRequestEntityTooLarge)
+		faults = append(faults, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	for _, word := range strings.Fields(fmt.Sprint(o.get("errors"))) {
 		if status, err := strconv.Atoi(word); err == nil {

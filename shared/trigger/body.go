@@ -21,7 +21,7 @@ const maxDepth = 100
 // some. Numbers keep their digits. What it is called decides little: programs often do not say, or say something else.
 func parse(h http.Header, body []byte, forms bool) (any, error) {
 	if e := strings.ToLower(h.Get("Content-Encoding")); e != "" && e != "identity" {
-		return nil, fault.New(fault.Invalid, "The body is encoded (%q); send it as it is.", clip(e, 50))
+		return nil, fault.New(fault.Unsupported, "A body with a Content-Encoding is not accepted; send it as it is.")
 	}
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if h.Get("Content-Type") == "" {
@@ -55,11 +55,11 @@ func parseJSON(body []byte) (any, error) {
 			err = errors.New("something follows the value")
 		}
 	}
+	if deeper(v, maxDepth) || err != nil && strings.Contains(err.Error(), "exceeded max depth") {
+		return nil, fault.New(fault.Invalid, "The request body is nested more than %d levels deep.", maxDepth)
+	}
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, "The request body is not JSON: %s.", err)
-	}
-	if deeper(v, maxDepth) {
-		return nil, fault.New(fault.Invalid, "The request body is nested more than %d levels deep.", maxDepth)
 	}
 	return v, nil
 }
