@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"muster/shared/engine/llm/scripted"
+	"muster/shared/id"
 )
 
 // deploymentWire is about /v1 as a client uses it.
@@ -19,6 +20,7 @@ var deploymentWire = []behaviour{
 	{"versions are added, promoted and rolled back, and each environment runs its own", promotes},
 	{"a run is pending, running and then succeeded", passesThroughStates},
 	{"runs are listed by page, status and deployment", listsRuns},
+	{"a run is found by its meta, whichever wire it came by", findsByMeta},
 	{"the same idempotency key gives the same run, and another body a conflict", keepsKeys},
 	{"a token opens its own deployment and nothing else", guardsDeployments},
 	{"the catalogue of events is served to anyone", servesTheCatalogue},
@@ -551,4 +553,52 @@ func refusesDefinitions(t *testing.T, h *home) {
 	if diff := cmp.Diff(1, s.Versions); diff != "" {
 		t.Errorf("a refused version was kept:\n%s", diff)
 	}
+}
+
+func findsByMeta(t *testing.T, h *home) {
+	d := h.deploy(t, simple(h.answer(say("Done."))))
+	agent := d.hand(t, "worker")
+	input := map[string]any{"topic": "finding"}
+	started := func(path string, body map[string]any) string {
+		var answer struct {
+			RunID string `json:"run_id"`
+		}
+		h.want(t, http.StatusAccepted, "POST", path, d.Token, body, &answer)
+		return answer.RunID
+	}
+	var thread struct {
+		ID string `json:"thread_id"`
+	}
+	h.want(t, http.StatusCreated, "POST", "/v1/threads", d.Token, map[string]any{}, &thread)
+	again := started("/v1/runs", map[string]any{"input": input, "meta": map[string]any{"from": "again"}})
+	d.over(t, again)
+	for meta, runID := range map[string]string{
+		"from=amp":         d.kickoff(t, map[string]any{"inputs": input, "meta": map[string]any{"from": "amp"}}),
+		"from=the+wire":    started("/v1/runs", map[string]any{"input": input, "meta": map[string]any{"from": "the wire", "n": 17}}),
+		"n=17":             "",
+		"from=elsewhere":   started("/v1/runs", map[string]any{"input": input, "metadata": map[string]any{"from": "elsewhere"}}),
+		"from=a+thread":    started("/v1/threads/"+thread.ID+"/runs", map[string]any{"input": input, "meta": map[string]any{"from": "a thread"}}),
+		"event=meta.event": agent.tell(t, `{"event":"meta.event","source":"a test"}`),
+		"source=a+test":    "",
+	} {
+		var found struct {
+			Runs []struct{ ID string }
+		}
+		h.want(t, http.StatusOK, "GET", "/v1/runs?meta."+meta, d.Token, nil, &found)
+		canonical, _ := id.Parse("run", runID)
+		if len(found.Runs) != 1 || runID != "" && found.Runs[0].ID != id.Show("run", canonical) {
+			t.Errorf("by %s was found %+v, want %s", meta, found.Runs, runID)
+		}
+	}
+	started("/v1/runs/"+again+"/rerun", map[string]any{})
+	var found struct{ Runs []struct{ ID string } }
+	if h.want(t, http.StatusOK, "GET", "/v1/runs?meta.from=again", d.Token, nil, &found); len(found.Runs) != 2 {
+		t.Errorf("a run and its rerun were found as %+v", found.Runs)
+	}
+	var shown struct{ Meta map[string]string }
+	if h.want(t, http.StatusOK, "GET", "/v1/runs/"+again, d.Token, nil, &shown); shown.Meta["from"] != "again" {
+		t.Errorf("it is shown with the meta %v", shown.Meta)
+	}
+	refused(t, h, 400, "POST", "/v1/runs", d.Token, map[string]any{"input": input, "meta": "again"})
+	refused(t, h, 400, "POST", "/v1/runs", d.Token, map[string]any{"input": input, "meta": map[string]any{}, "metadata": map[string]any{}})
 }
