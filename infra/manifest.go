@@ -65,7 +65,11 @@ type May struct {
 type Queue struct {
 	Name string
 	// Visibility is how long a received message is hidden at first. AWS wants at least the timeout of the function that
-	// eats it; a handler that is to be missed earlier shortens it by Hide.
+	// eats it; a handler that is to be missed earlier shortens it by Hide. A dispatcher does not: for deliveries it is six times
+	// the timeout, as AWS advises, because a batch waits, hidden, at Lambda's pollers too while invocations are throttled, and
+	// one that came back meanwhile would be posted twice. What this costs is that after a dispatcher was killed its messages
+	// come back late; to shorten it and renew it on the way would be two more requests for each message, and a retry as well as
+	// the end of a run has a due time by which the sweeper finds it earlier.
 	Visibility time.Duration
 	// Receives is how often a message may be received before it goes to the dead-letter queue. A message that is handed back
 	// on purpose (a run that goes on in another invocation, a delivery that waits for its retry) counts too.

@@ -22,17 +22,20 @@ type redriveState struct {
 	Status    string  `json:"status"`
 	Since     *string `json:"since"`
 	Until     *string `json:"until"`
-	Event     *string `json:"event"`
-	Looked    int     `json:"looked"`
-	Sent      int     `json:"sent"`
-	CreatedAt *string `json:"created_at"`
-	EndedAt   *string `json:"ended_at"`
+	// CoversUntil is the time before which nothing is passed over.
+	CoversUntil *string `json:"covers_until"`
+	Event       *string `json:"event"`
+	Looked      int     `json:"looked"`
+	Sent        int     `json:"sent"`
+	CreatedAt   *string `json:"created_at"`
+	EndedAt     *string `json:"ended_at"`
 }
 
 func showRedrive(r resend.Redrive) redriveState {
 	return redriveState{
 		ID: id.Show("rdr", r.ID), WebhookID: id.Show("wh", r.EndpointID), State: string(r.State), Status: string(r.Ask.Status),
-		Since: timestamp(r.Ask.Since), Until: timestamp(r.Ask.Until), Event: text(r.Ask.Event), Looked: r.Looked, Sent: r.Sent,
+		Since: timestamp(r.Ask.Since), Until: timestamp(r.Ask.Until), CoversUntil: timestamp(r.CoversUntil()),
+		Event: text(r.Ask.Event), Looked: r.Looked, Sent: r.Sent,
 		CreatedAt: timestamp(r.CreatedAt), EndedAt: timestamp(r.EndedAt),
 	}
 }

@@ -78,6 +78,18 @@ func redriveKey(endpointID, redriveID string) record.Key {
 	return record.Key{Part: "W#" + endpointID, Sort: prefix + redriveID}
 }
 
+// behind is more than an index is behind what was written.
+const behind = time.Minute
+
+// CoversUntil is the time before which nothing that was asked for has been passed over. What was made later may not have been
+// in the log when the redrive looked there; another redrive finds it.
+func (r Redrive) CoversUntil() time.Time {
+	if certain := r.CreatedAt.Add(-behind); certain.Before(r.Ask.Until) {
+		return certain
+	}
+	return r.Ask.Until
+}
+
 // Start begins a redrive. The same request with the same key, and, while it is under way, without one, is the same redrive.
 func (s *Service) Start(ctx context.Context, e webhook.Endpoint, ask Ask, key string) (Redrive, error) {
 	if err := check(&ask, key); err != nil {

@@ -258,6 +258,20 @@ func TestARedriveSendsWhatIsAskedFor(t *testing.T) {
 	}
 }
 
+func TestARedriveSaysWhatItCovers(t *testing.T) {
+	for name, c := range map[string]struct{ until, want time.Time }{
+		"what was made a moment ago may not be in the log yet": {time.Time{}, start.Add(-time.Minute)},
+		"even if that was asked for":                           {start.Add(-time.Second), start.Add(-time.Minute)},
+		"what is older is":                                     {start.Add(-time.Hour), start.Add(-time.Hour)},
+	} {
+		s := newStage(t)
+		r := s.begin(resend.Ask{Status: webhook.Exhausted, Until: c.until}, "")
+		if got := r.CoversUntil(); !got.Equal(c.want) {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
 func TestALongRedriveIsSpreadOverTime(t *testing.T) {
 	s := newStage(t)
 	const many = 1500

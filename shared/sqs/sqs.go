@@ -1,5 +1,11 @@
 // Package sqs is a queue on Amazon SQS: a standard queue whose groups are the tenants of a fair queue, and its dead-letter
 // queue. SQS counts in whole seconds: what is to be hidden or delayed is rounded up, what is waited for down.
+//
+// Every send carries the message's group as its MessageGroupId, also one to the dead-letter queue. That alone makes a standard
+// queue a fair one; the queue itself has no setting for it. Fairness is an order and no bound: while a group has more than its
+// share in flight, messages of quiet groups are received before its own, and that is all. Nothing here is like MaxHeld of package
+// sqlite; what keeps room for others on AWS is that many more messages can be in flight (the function's Concurrency times
+// its Size) than one group is allowed before it counts as noisy.
 package sqs
 
 import (
