@@ -77,6 +77,8 @@ type Backends struct {
 	Look time.Duration
 	// Report takes what a sweep found, for metrics; it is logged unless set.
 	Report func(found map[run.Finding]int)
+	// Count takes how often what nobody keeps anything of has happened, by the name of its metric; it is logged unless set.
+	Count func(counts map[string]int)
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 	Log *slog.Logger
@@ -162,7 +164,7 @@ func (a *App) Direct(ctx context.Context, payload []byte, id string, event bool)
 }
 
 func (a *App) triggers() *trigger.Service {
-	return &trigger.Service{Store: a.b.Records, Crews: a.Crews, Runs: a.Runs, Sealer: a.b.Sealer, Rules: a.b.Rules, Now: a.b.Now, Log: a.b.Log}
+	return &trigger.Service{Store: a.b.Records, Crews: a.Crews, Runs: a.Runs, Sealer: a.b.Sealer, Rules: a.b.Rules, Count: a.b.Count, Now: a.b.Now, Log: a.b.Log}
 }
 
 // Stream gives the handler of the routes whose answers stream, and of no others.

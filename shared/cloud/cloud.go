@@ -34,6 +34,7 @@ import (
 	"muster/shared/guard"
 	"muster/shared/lambdatool"
 	"muster/shared/push"
+	"muster/shared/run"
 	"muster/shared/sqs"
 	"muster/shared/sweep"
 	"muster/shared/workspace"
@@ -136,7 +137,8 @@ func open(ctx context.Context, c config.Config) (app.Backends, aws.Config, error
 			Orchestrator: c.Orchestrator != "", ContainerProvider: c.ContainerProvider != "", LogWriter: c.LogWriter != "", InternalToken: c.InternalToken,
 		},
 		Lease:  c.Lease,
-		Report: sweep.EMF(os.Stdout, time.Now), // what Lambda writes to the log, CloudWatch makes metrics of
+		Report: sweep.EMF[run.Finding](os.Stdout, time.Now), // what Lambda writes to the log, CloudWatch makes metrics of
+		Count:  sweep.EMF[string](os.Stdout, time.Now),
 	}, sdk, nil
 }
 

@@ -6,20 +6,18 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"muster/shared/run"
 )
 
 // EMF gives a Report that writes one line in the embedded metric format, which CloudWatch makes metrics of: one for each
-// kind of finding, in the namespace Muster. A sweep that finds nothing writes nothing and costs nothing.
-func EMF(w io.Writer, now func() time.Time) func(map[run.Finding]int) {
+// name, in the namespace Muster. A sweep that finds nothing writes nothing and costs nothing.
+func EMF[Name ~string](w io.Writer, now func() time.Time) func(map[Name]int) {
 	type metric struct{ Name, Unit string }
 	type directive struct {
 		Namespace  string
 		Dimensions [][]string
 		Metrics    []metric
 	}
-	return func(found map[run.Finding]int) {
+	return func(found map[Name]int) {
 		line := map[string]any{}
 		d := directive{Namespace: "Muster", Dimensions: [][]string{{}}}
 		for _, finding := range slices.Sorted(maps.Keys(found)) {

@@ -58,7 +58,7 @@ func TestSweep(t *testing.T) {
 	var parked, fired []record.Key
 	var out bytes.Buffer
 	s := sweep.Sweeper{
-		Store: runs.Store, Runs: runs, Now: clock, Report: sweep.EMF(&out, clock),
+		Store: runs.Store, Runs: runs, Now: clock, Report: sweep.EMF[run.Finding](&out, clock),
 		Parked:   func(_ context.Context, k record.Key) error { parked = append(parked, k); return nil },
 		Schedule: func(_ context.Context, k record.Key) error { fired = append(fired, k); return nil },
 	}
@@ -110,5 +110,14 @@ func TestSweep(t *testing.T) {
 	}
 	if others, _, err := runs.Overdue(t.Context(), "another"); err != nil || len(others) > 0 {
 		t.Errorf("another workspace sees %v, %v", others, err)
+	}
+}
+
+func TestAnyCountIsAMetric(t *testing.T) {
+	var out strings.Builder
+	sweep.EMF[string](&out, func() time.Time { return time.UnixMilli(1795424520000) })(map[string]int{"unknown_trigger": 1})
+	const want = `{"_aws":{"CloudWatchMetrics":[{"Namespace":"Muster","Dimensions":[[]],"Metrics":[{"Name":"unknown_trigger","Unit":"Count"}]}],"Timestamp":1795424520000},"unknown_trigger":1}` + "\n"
+	if diff := cmp.Diff(out.String(), want); diff != "" {
+		t.Errorf("unexpected metrics (-got +want):\n%s", diff)
 	}
 }

@@ -28,6 +28,8 @@ type Service struct {
 	Sealer *workspace.Sealer
 	// Rules compiles filters and inputs; without it no trigger may have any.
 	Rules Rules
+	// Count takes how many requests came to triggers that are not there, by the name of the metric; it is logged unless set.
+	Count func(counts map[string]int)
 	// Now is the clock, time.Now unless set.
 	Now func() time.Time
 	// Log is slog.Default unless set.
@@ -48,10 +50,17 @@ func (s *Service) log() *slog.Logger {
 	return slog.Default()
 }
 
-// Stray notes a request to a token that stands for nothing. Nothing is kept of it; the log line is for metrics.
+// UnknownTrigger is the metric of requests to triggers that are not there. It has no dimension: strangers choose the tokens.
+const UnknownTrigger = "unknown_trigger"
+
+// Stray counts a request to a token that stands for nothing. Nothing else is kept of it.
 func (s *Service) Stray(ctx context.Context, err error) {
-	if fault.Is(err, fault.NotFound) {
-		s.log().InfoContext(ctx, "a request to a trigger that is not there", "metric", "unknown_trigger")
+	switch {
+	case !fault.Is(err, fault.NotFound):
+	case s.Count != nil:
+		s.Count(map[string]int{UnknownTrigger: 1})
+	default:
+		s.log().InfoContext(ctx, "a request to a trigger that is not there", "metric", UnknownTrigger)
 	}
 }
 

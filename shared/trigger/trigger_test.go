@@ -792,6 +792,26 @@ func TestBoundsOfATrigger(t *testing.T) {
 	})
 }
 
+// A token that stands for nothing leaves a metric, whose name says nothing of the token.
+func TestStrangersAreCounted(t *testing.T) {
+	in(t, "every one", func(t *testing.T, s *stage) {
+		counted := map[string]int{}
+		s.Count = func(counts map[string]int) {
+			for name, n := range counts {
+				counted[name] += n
+			}
+		}
+		_, token := s.make("", trigger.Trigger{})
+		for _, shown := range []string{"mus_in_x", "mus_in_y", "", token} {
+			_, err := s.ByToken(t.Context(), shown)
+			s.Stray(t.Context(), err)
+		}
+		if len(counted) != 1 || counted[trigger.UnknownTrigger] != 3 {
+			t.Errorf("counted were %v", counted)
+		}
+	})
+}
+
 func FuzzParseReceipt(f *testing.F) {
 	f.Add("rec_019ab0c45b007a10b1c23d4e5f607182_019ab0c45b007a10b1c23d4e5f607183")
 	f.Add("rec__")
