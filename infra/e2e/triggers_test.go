@@ -309,7 +309,7 @@ func receiptsTell(t *testing.T, h *home) {
 	if got := list("trigger=" + w.ID + "&status=failed"); len(got) != 1 {
 		t.Errorf("those that failed: %v", got)
 	}
-	if got := list("trigger=" + w.ID + "&to=" + h.now().Add(-time.Hour).UTC().Format(time.RFC3339)); len(got) != 0 {
+	if got := list("trigger=" + w.ID + "&until=" + h.now().Add(-time.Hour).UTC().Format(time.RFC3339)); len(got) != 0 {
 		t.Errorf("those of an hour ago: %v", got)
 	}
 	other := h.deploy(t, simple(h.answer(say("Done."))))

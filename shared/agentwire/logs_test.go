@@ -7,6 +7,7 @@ import (
 
 	"muster/events"
 	"muster/shared/crew"
+	"muster/shared/fault"
 	"muster/shared/run"
 )
 
@@ -75,6 +76,18 @@ func TestRunsInTheWordsOfTheWire(t *testing.T) {
 	late := ShowRun(run.Run{State: run.Running, StartedAt: start}, run.Page{At: start.Add(time.Second), Outcome: &run.Outcome{State: run.Failed, Error: "e"}}, nil)
 	if late.Status != "FAILED" || late.DurationMS == nil || *late.DurationMS != 1000 {
 		t.Errorf("the newest page goes before the item: %+v", late)
+	}
+}
+
+// A trigger type that nobody has used to be answered with an empty list.
+func TestTriggerTypes(t *testing.T) {
+	for word, want := range map[string]string{"WEBHOOK": "trigger", "webhook": "trigger", "Cron": "schedule", "API": "api", "REPLAY": "replay"} {
+		if got, err := originOf(word); got != want || err != nil {
+			t.Errorf("%s: got %q, %v", word, got, err)
+		}
+	}
+	if _, err := originOf("WEBHOK"); !fault.Is(err, fault.Invalid) || fault.Message(err) != `There is no trigger type "WEBHOK"; there are WEBHOOK, API, CRON and REPLAY.` {
+		t.Errorf("an unknown one: %v", err)
 	}
 }
 

@@ -52,14 +52,14 @@ var statusWords = map[run.State]string{
 // triggerTypes are this wire's words for the origins of a run.
 var triggerTypes = map[string]string{"api": "API", "trigger": "WEBHOOK", "schedule": "CRON", "replay": "REPLAY"}
 
-// originOf gives the origin that a trigger type means. One that this wire does not have means none that there is.
-func originOf(triggerType string) string {
+// originOf gives the origin that a trigger type means.
+func originOf(triggerType string) (string, error) {
 	for origin, word := range triggerTypes {
 		if strings.EqualFold(word, triggerType) {
-			return origin
+			return origin, nil
 		}
 	}
-	return "nothing"
+	return "", fault.New(fault.Invalid, "There is no trigger type %q; there are WEBHOOK, API, CRON and REPLAY.", triggerType)
 }
 
 // statesOf gives the states that a status means.
@@ -198,7 +198,9 @@ func (w *Wire) listAgentRuns(rw http.ResponseWriter, r *http.Request, c workspac
 	v := r.URL.Query()
 	for _, name := range []string{"trigger", "trigger_type"} {
 		if word := v.Get(name); word != "" {
-			q.Origin = originOf(word)
+			if q.Origin, err = originOf(word); err != nil {
+				return err
+			}
 		}
 	}
 	if status := v.Get("status"); status != "" {
@@ -302,7 +304,9 @@ func (w *Wire) filter(r *http.Request, c workspace.Caller) (keep func(run.Run) b
 	}
 	origin := ""
 	if word := v.Get("trigger"); word != "" {
-		origin = originOf(word)
+		if origin, err = originOf(word); err != nil {
+			return nil, err
+		}
 	}
 	return func(r run.Run) bool {
 		return (states == nil || slices.Contains(states, r.State)) && (origin == "" || r.Origin == origin) &&

@@ -98,10 +98,10 @@ func readReceiptQuery(v url.Values) (q trigger.ReceiptQuery, err error) {
 	if q.Status = trigger.Status(v.Get("status")); q.Status != "" && !slices.Contains(trigger.Statuses, q.Status) {
 		return q, fault.New(fault.Invalid, "There is no status %q; there are %v.", q.Status, trigger.Statuses)
 	}
-	for name, to := range map[string]*time.Time{"from": &q.From, "to": &q.To} {
+	for name, bound := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
 		if at := v.Get(name); at != "" {
-			if *to, err = time.Parse(time.RFC3339, at); err != nil {
-				return q, fault.New(fault.Invalid, "%q must be a time such as 2026-11-23T09:00:00Z.", name)
+			if *bound, err = parseTime(name, at); err != nil {
+				return q, err
 			}
 		}
 	}

@@ -283,6 +283,9 @@ func (w *Wire) asked(ctx context.Context, shown string, c workspace.Caller) (ids
 
 var errCursor = fault.New(fault.Invalid, "\"cursor\" must be the next_cursor of the page before.")
 
+// origins are what starts runs.
+var origins = []string{"api", "trigger", "schedule", "replay"}
+
 // readList reads the query of a list.
 func readList(v url.Values) (run.ListRequest, error) {
 	var q run.ListRequest
@@ -291,9 +294,11 @@ func readList(v url.Values) (run.ListRequest, error) {
 			return q, fault.New(fault.Invalid, "There is no status %q; there are pending, running, succeeded, failed and canceled.", status)
 		}
 	}
-	q.Origin = v.Get("trigger")
-	if triggerID, ok := id.Parse("inc", q.Origin); ok {
-		q.Origin = triggerID
+	if q.Origin = v.Get("trigger"); q.Origin != "" && !slices.Contains(origins, q.Origin) {
+		var ok bool
+		if q.Origin, ok = id.Parse("inc", q.Origin); !ok {
+			return q, fault.New(fault.Invalid, "There is no trigger %q; there are %s, and the ids of incoming webhooks.", v.Get("trigger"), strings.Join(origins, ", "))
+		}
 	}
 	if shown := v.Get("thread_id"); shown != "" {
 		var ok bool

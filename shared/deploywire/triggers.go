@@ -161,7 +161,7 @@ func (w *Wire) listed(ctx context.Context, t trigger.Trigger) (listedTrigger, er
 
 // trigger finds the incoming webhook that the path names, if the caller may see it.
 func (w *Wire) trigger(r *http.Request, c workspace.Caller) (trigger.Trigger, error) {
-	shown := r.PathValue("id")
+	shown := r.PathValue("wid")
 	unknown := fault.New(fault.NotFound, "There is no incoming webhook %q.", shown)
 	triggerID, ok := id.Parse("inc", shown)
 	if !ok {

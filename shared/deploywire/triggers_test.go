@@ -73,7 +73,8 @@ func TestIncomingWebhooks(t *testing.T) {
 		b.refuse(404, "not_found", `There is no incoming webhook "inc_x".`, token, "GET", "/v1/webhooks/incoming/inc_x", "")
 		b.refuse(404, "not_found", `There is no receipt "rec_x".`, token, "GET", "/v1/receipts/rec_x", "")
 		b.refuse(400, "bad_request", `There is no status "lost"; there are [accepted duplicate ignored answered refused failed].`, token, "GET", "/v1/receipts?status=lost", "")
-		b.refuse(400, "bad_request", `"from" must be a time such as 2026-11-23T09:00:00Z.`, token, "GET", "/v1/receipts?from=monday", "")
+		b.refuse(400, "bad_request", `"since" must be a time like 2027-01-31T09:30:00Z.`, token, "GET", "/v1/receipts?since=monday", "")
+		b.refuse(400, "bad_request", `There is no trigger "cron"; there are api, trigger, schedule, replay, and the ids of incoming webhooks.`, token, "GET", "/v1/runs?trigger=cron", "")
 	})
 	t.Run("a sender with a password is asked for it", func(t *testing.T) {
 		b := newBench(t)

@@ -164,10 +164,10 @@ type ReceiptQuery struct {
 	// DeploymentIDs are those whose receipts are asked for; Trigger is a trigger of one of them, "" for all.
 	DeploymentIDs []string
 	Trigger       string
-	// Status keeps those with one status, "" keeps all; From and To those that came not before From and before To, where
+	// Status keeps those with one status, "" keeps all; Since and Until those that came not before Since and before Until, where
 	// zero is no bound.
-	Status   Status
-	From, To time.Time
+	Status       Status
+	Since, Until time.Time
 	// Limit is how many at most, 1 to 100; 0 means 20. Cursor is the `next` of the page before, "" at the beginning.
 	Limit  int
 	Cursor string
@@ -183,8 +183,8 @@ func (s *Service) Receipts(ctx context.Context, q ReceiptQuery) (found []Receipt
 		limit = min(q.Limit, 100)
 	}
 	before := q.Cursor
-	if !q.To.IsZero() && (before == "" || before > id.From(q.To)) {
-		before = id.From(q.To)
+	if !q.Until.IsZero() && (before == "" || before > id.From(q.Until)) {
+		before = id.From(q.Until)
 	}
 	look := limit
 	if q.Status != "" {
@@ -197,7 +197,7 @@ func (s *Service) Receipts(ctx context.Context, q ReceiptQuery) (found []Receipt
 		}
 		for _, r := range page {
 			before = r.ID
-			if !q.From.IsZero() && r.ID < id.From(q.From) {
+			if !q.Since.IsZero() && r.ID < id.From(q.Since) {
 				return found, "", nil
 			}
 			if q.Status != "" && r.Status != q.Status {

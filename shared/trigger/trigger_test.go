@@ -661,8 +661,8 @@ func TestReceipts(t *testing.T) {
 			{"of one trigger", trigger.ReceiptQuery{Trigger: one.ID, Limit: 2}, 5},
 			{"refused", trigger.ReceiptQuery{Status: trigger.Refused, Limit: 1}, 2},
 			{"of one trigger, accepted", trigger.ReceiptQuery{Trigger: one.ID, Status: trigger.Accepted, Limit: 1}, 4},
-			{"in a time", trigger.ReceiptQuery{From: began.Add(2 * time.Minute), To: began.Add(5 * time.Minute), Limit: 2}, 3},
-			{"of one trigger in a time", trigger.ReceiptQuery{Trigger: one.ID, From: began.Add(2 * time.Minute), To: began.Add(5 * time.Minute), Limit: 2}, 2},
+			{"in a time", trigger.ReceiptQuery{Since: began.Add(2 * time.Minute), Until: began.Add(5 * time.Minute), Limit: 2}, 3},
+			{"of one trigger in a time", trigger.ReceiptQuery{Trigger: one.ID, Since: began.Add(2 * time.Minute), Until: began.Add(5 * time.Minute), Limit: 2}, 2},
 			{"of another deployment's trigger", trigger.ReceiptQuery{Trigger: "01a20000-0000-7000-8000-000000000009"}, 0},
 		} {
 			if n, _ := count(test.q); n != test.want {
