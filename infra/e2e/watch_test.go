@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"muster/shared/engine/llm/scripted"
+	"muster/shared/id"
 )
 
 // watching is about those who watch a run.
@@ -288,12 +289,28 @@ func watchesChunks(t *testing.T, h *home) {
 	}{{"", false}, {"format=native", false}, {"chunks=1", true}, {"format=native&types=llm_call_started,llm_stream_chunk", true}} {
 		t.Run("asked "+test.query, func(t *testing.T) {
 			gate := make(chan struct{})
-			d := h.deploy(t, chain(h.answer(func(scripted.Request) scripted.Reply {
+			d := h.deploy(t, simple(h.answer(func(scripted.Request) scripted.Reply {
 				return scripted.Reply{Text: "One two three four five six seven.", Wait: gate}
-			}), 2))
-			runID := d.kickoff(t, about("chunks"))
-			w := h.watch(t, d.Token, d.events(runID, test.query), "Accept", sse)
-			pieces, answered := 0, false
+			})))
+			var thread struct {
+				ID string `json:"thread_id"`
+			}
+			h.want(t, http.StatusCreated, "POST", "/v1/threads", d.Token, map[string]any{}, &thread)
+			var started struct {
+				RunID string `json:"run_id"`
+			}
+			for range 2 { // the second run begins after the first, and its owner knows from the start who watches
+				h.want(t, http.StatusAccepted, "POST", "/v1/threads/"+thread.ID+"/runs", d.Token,
+					map[string]any{"input": map[string]any{"topic": "chunks"}, "multitask_strategy": "enqueue"}, &started)
+			}
+			w := h.watch(t, d.Token, d.events(started.RunID, test.query), "Accept", sse)
+			canonical, _ := id.Parse("run", started.RunID)
+			eventually(t, "the run is told of the watcher", func() bool {
+				r, err := h.app.Runs.Get(t.Context(), canonical)
+				return err == nil && !r.WatchedUntil.IsZero()
+			})
+			close(gate)
+			pieces := 0
 			for {
 				m, ok := w.next()
 				if !ok || m.Type == "complete" {
@@ -301,10 +318,6 @@ func watchesChunks(t *testing.T, h *home) {
 				}
 				if m.Type == "llm_stream_chunk" {
 					pieces++
-				}
-				if !answered && (m.Type == "llm_call_started" || isThought(m)) {
-					close(gate) // whoever told of the call knows of the watcher, and asks differently the next time
-					answered = true
 				}
 			}
 			if (pieces > 0) != test.chunks {
