@@ -106,13 +106,16 @@ func (o *Owner) worked(t Totals) time.Duration {
 
 // inTime ends a context when the run's time is up, with a *Reached as its cause.
 func (o *Owner) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
-	l := float64(o.req.Limits.MaxDurationSeconds)
+	l := o.req.Limits.MaxDurationSeconds
 	if l == 0 {
 		return ctx, func() {}
 	}
-	left := time.Duration(l)*time.Second - o.worked(o.totals())
-	return context.WithTimeoutCause(ctx, left, &Reached{maxDuration, l, l})
+	left := time.Duration(min(l, longestRun))*time.Second - o.worked(o.totals())
+	return context.WithTimeoutCause(ctx, left, &Reached{maxDuration, float64(l), float64(l)})
 }
+
+// longestRun is more seconds than any run lasts, and no more than a time.Duration holds.
+const longestRun = 100 * 365 * 24 * 60 * 60
 
 // outOfTime gives the *Reached that ended a context of inTime, if one did.
 func outOfTime(ctx context.Context) error {

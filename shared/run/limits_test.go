@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -188,6 +189,21 @@ func TestTimeEndsAStepThatIsUnderWayAndLeavesOutThePerson(t *testing.T) {
 	}
 	if spent := run.SpentBy(item, page, s.clock); int(spent.WaitingSeconds) != 7200 || int(spent.WallSeconds) != 7260 {
 		t.Errorf("at the end: %+v", spent)
+	}
+}
+
+func TestATimeLongerThanAnyRunBindsNoStep(t *testing.T) {
+	for _, limit := range []int{9_223_372_037, math.MaxInt} {
+		s := newStage(t)
+		q := s.request()
+		q.Limits.MaxDurationSeconds = limit
+		o := s.claim(s.start(q).ID)
+		_, err := o.Root().Step(o.Work(), run.Step{Key: "model", Do: func(ctx context.Context, _ *run.Emitter, _ int) (any, error) {
+			return "done", ctx.Err()
+		}})
+		if err != nil {
+			t.Errorf("a limit of %d seconds: %v", limit, err)
+		}
 	}
 }
 
