@@ -120,7 +120,8 @@ func ParseLimits(raw json.RawMessage) (l Limits, err error) {
 	var given map[string]json.RawMessage
 	if json.Unmarshal(raw, &given) == nil {
 		for _, name := range slices.Sorted(maps.Keys(given)) {
-			if string(given[name]) == "0" { // nobody who says 0 means "without a limit"
+			var n *float64
+			if json.Unmarshal(given[name], &n) == nil && n != nil && *n == 0 { // nobody who says 0 or 0.0 means "without a limit"
 				return Limits{}, fault.New(fault.Invalid, "limits: %q must be above 0.", name)
 			}
 		}

@@ -79,7 +79,7 @@ func TestParseLimitsIsStrict(t *testing.T) {
 	if want := (crew.Limits{MaxCostUSD: 0.25, MaxTokens: 1000, MaxDurationSeconds: 60, MaxSteps: 10}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
-	for _, raw := range []string{`{"max_concurrent_runs":1}`, `[]`, `"x"`, `{"max_tokens":-1}`, `{"max_steps":null,"maxSteps2":1}`, `{"max_cost_usd":0}`} {
+	for _, raw := range []string{`{"max_concurrent_runs":1}`, `[]`, `"x"`, `{"max_tokens":-1}`, `{"max_steps":null,"maxSteps2":1}`, `{"max_cost_usd":0}`, `{"max_cost_usd":0.0}`, `{"max_cost_usd":-0}`, `{"max_cost_usd":1e-400}`} {
 		if _, err := crew.ParseLimits(json.RawMessage(raw)); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "limits") {
 			t.Errorf("%s: got %v", raw, err)
 		}
