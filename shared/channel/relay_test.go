@@ -444,7 +444,9 @@ func TestARunThatTheListsDoNotHaveYetIsJoined(t *testing.T) {
 				}}
 				hub.Runs, hub.Lag = &runs, 2*time.Second
 				c := w.connect("c")
+				put := make(chan struct{})
 				time.AfterFunc(1500*time.Millisecond, func() {
+					defer close(put)
 					j.put(t, 2)
 					if !ended {
 						return
@@ -456,6 +458,7 @@ func TestARunThatTheListsDoNotHaveYetIsJoined(t *testing.T) {
 				if err := hub.Subscribe(t.Context(), c, w.whole()); err != nil {
 					t.Fatal(err)
 				}
+				<-put
 				w.work(w.hub)
 				if !ended {
 					ctx, stop := context.WithTimeout(t.Context(), 4*time.Second)
