@@ -272,10 +272,10 @@ func readAuthentication(o httpapi.Object, basic bool) (string, error) {
 		return "", nil
 	}
 	if strategy != "bearer" && basic {
-		return "", fault.New(fault.Invalid, "authentication: the strategy must be \"bearer\" or \"basic\", and it is %q.", strategy)
+		return "", fault.New(fault.Invalid, "authentication: the strategy must be \"bearer\" or \"basic\", and it is %.80q.", strategy)
 	}
 	if strategy != "bearer" {
-		return "", fault.New(fault.Invalid, "authentication: the strategy must be \"bearer\", and it is %q.", strategy)
+		return "", fault.New(fault.Invalid, "authentication: the strategy must be \"bearer\", and it is %.80q.", strategy)
 	}
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", fault.New(fault.Invalid, "authentication: the token has characters that a header cannot carry.")

@@ -208,6 +208,7 @@ func TestKickoffRefuses(t *testing.T) {
 		{"one event alone", hook(`"events":"*"`), 422, `webhooks: "events" must be an array of strings, and it is a string.`},
 		{"realtime in words", hook(`"events":["*"],"realtime":"yes"`), 422, `webhooks: "realtime" must be true or false, and it is a string.`},
 		{"another strategy", hook(`"events":["*"],"authentication":{"strategy":"basic","token":"t"}`), 422, `webhooks: authentication: the strategy must be "bearer", and it is "basic".`},
+		{"a long strategy", hook(`"events":["*"],"authentication":{"strategy":"` + strings.Repeat("x", 100_000) + `"}`), 422, `webhooks: authentication: the strategy must be "bearer", and it is "` + strings.Repeat("x", 80) + `".`},
 		{"no strategy", hook(`"events":["*"],"authentication":{"token":"t"}`), 422, `webhooks: authentication: the strategy must be "bearer", and it is "".`},
 		{"questions without a url", with(`"humanInputWebhook":{"authentication":{}}`), 422, `humanInputWebhook: "url" is missing.`},
 		{"questions to a path", with(`"humanInputWebhookUrl":"/hook"`), 422, `humanInputWebhook.url: The URL must begin with http:// or https://.`},

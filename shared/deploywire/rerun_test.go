@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,6 +122,7 @@ func TestRerun(t *testing.T) {
 	b.check("the same request again", b.want(202, token, "POST", again, `{"from_task":"plan"}`, "Idempotency-Key", "k"), same)
 
 	b.refuse(400, "bad_request", `There is no task "sell".`, token, "POST", again, `{"from_task":"sell"}`)
+	b.refuse(400, "bad_request", `There is no task "`+strings.Repeat("s", 80)+`".`, token, "POST", again, `{"from_task":"`+strings.Repeat("s", 100_000)+`"}`)
 	lost := start(`{"input":{"topic":"tea"}}`)
 	b.do(lost, run.Failed, "plan")
 	b.refuse(400, "bad_request", `The task "write" comes before "check" and has no output in the earlier run.`, token, "POST", "/v1/runs/"+lost+"/rerun", `{"from_task":"check"}`)

@@ -132,7 +132,7 @@ func (s *Service) KeptFrom(ctx context.Context, earlier Run, versionID, fromTask
 		}
 	}
 	if fromTask != "" {
-		return nil, fault.New(fault.Invalid, "There is no task %q.", fromTask)
+		return nil, fault.New(fault.Invalid, "There is no task %.80q.", fromTask)
 	}
 	if len(kept) == len(def.Tasks) {
 		return nil, nil
