@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"muster/events"
-	"muster/shared/webhook"
 )
 
 // printer prints lines from several goroutines.
@@ -33,26 +31,24 @@ func (p *printer) line(format string, args ...any) {
 // demoPatience is how long the demo watches its run.
 const demoPatience = 2 * time.Minute
 
-// demo runs the first deployed crew that ships an input, and shows each event and each webhook as a receiver saw it.
-func (h *home) demo(ctx context.Context) {
+// demo runs the first deployed crew that ships an input, and shows each event and each webhook as the inbox saw it.
+func (h *home) demo(ctx context.Context, posts *inbox) {
 	d, inputs, ok := h.sample()
 	if !ok {
 		h.say.line("There is nothing to show: no deployed directory has an inputs.json.")
 		return
 	}
-	seen, err := h.receive(ctx, d.WebhookSecret) // it stays, for webhooks that come late
-	if err != nil {
-		h.say.line("The demo's receiver could not start: %v", err)
-		return
-	}
+	seen := &watcher{begin: time.Now(), say: h.say, ended: make(chan struct{})}
+	posts.tell(seen.hear) // also of webhooks that come late
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
-	h.say.line("\nRunning %s on the input that ships with it. A receiver on %s verifies what arrives:\n", d.Name, seen.url)
-	seen.begin = time.Now()
+	// An address that stands for all of this machine's is none to send to.
+	here := strings.NewReplacer("[::]", "127.0.0.1", "0.0.0.0", "127.0.0.1").Replace(h.here) + "/inbox/" + inboxPrefix
+	h.say.line("\nRunning %s on the input that ships with it. Its webhooks are verified as they come, and kept at %sevents, -step, -task and -crew:\n", d.Name, here)
 	started := map[string]any{
 		"inputs": inputs, "meta": map[string]string{"source": "make run"},
-		"stepWebhookUrl": seen.url + "/step", "taskWebhookUrl": seen.url + "/task", "crewWebhookUrl": seen.url + "/crew",
-		"webhooks": map[string]any{"events": shown(), "url": seen.url + "/events", "realtime": true},
+		"stepWebhookUrl": here + "step", "taskWebhookUrl": here + "task", "crewWebhookUrl": here + "crew",
+		"webhooks": map[string]any{"events": shown(), "url": here + "events", "realtime": true},
 	}
 	var kickoff struct {
 		KickoffID string `json:"kickoff_id"`
@@ -74,9 +70,9 @@ func (h *home) demo(ctx context.Context) {
 		h.say.line("The demo's run is under way, but its status could not be read: %v", err)
 		return
 	}
-	posts, bad := seen.counts()
+	arrived, bad := seen.counts()
 	h.say.line("\nRun %s: %s after %.1f s, %d events; %d webhooks received, %d of them not verified.", kickoff.KickoffID, status.State,
-		time.Since(seen.begin).Seconds(), status.Events, posts, bad)
+		time.Since(seen.begin).Seconds(), status.Events, arrived, bad)
 	h.say.line("Its result:\n\n%s\n", indent(status.Result))
 	h.say.line("  curl -s %s/status/%s -H 'Authorization: Bearer %s'\n", h.url, kickoff.KickoffID, d.Token)
 }
@@ -139,50 +135,37 @@ func (h *home) call(ctx context.Context, method, path, token string, body, answe
 	return json.Unmarshal(data, answer)
 }
 
-// receiver is a webhook receiver that prints what it gets.
-type receiver struct {
-	url    string
-	secret string
-	begin  time.Time
-	say    *printer
-	ended  chan struct{}
+// inboxPrefix begins the names of the demo's inboxes: demo-step and so on.
+const inboxPrefix = "demo-"
+
+// watcher prints what comes to the demo's inboxes.
+type watcher struct {
+	begin time.Time
+	say   *printer
+	ended chan struct{}
 
 	mu         sync.Mutex
 	posts, bad int
 	crew, last bool
 }
 
-// receive starts a receiver that lives as long as ctx.
-func (h *home) receive(ctx context.Context, secret string) (*receiver, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	s := &receiver{url: "http://" + listener.Addr().String(), secret: secret, say: h.say, ended: make(chan struct{})}
-	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
-	go server.Serve(listener)
-	context.AfterFunc(ctx, func() { server.Close() })
-	return s, nil
-}
-
-// ServeHTTP verifies and prints one webhook.
-func (s *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 8<<20))
-	if err != nil {
-		http.Error(w, "cannot read the body", http.StatusBadRequest)
+// hear prints one webhook.
+func (s *watcher) hear(p post) {
+	name, ours := strings.CutPrefix(p.name, inboxPrefix)
+	if !ours {
 		return
 	}
 	verdict := "verified"
-	if err := webhook.Verify(s.secret, r.Header, body, time.Now()); err != nil {
-		verdict = "NOT VERIFIED: " + err.Error()
+	if !p.Verified {
+		verdict = "NOT VERIFIED: " + p.Why
 	}
-	kind, text := describe(r.URL.Path, body)
+	kind, text := describe(name, []byte(p.Body))
 	s.say.line("%7.3f s  %-8s %-10s %s", time.Since(s.begin).Seconds(), kind, verdict, text)
-	s.note(kind, text, verdict == "verified")
+	s.note(kind, text, p.Verified)
 }
 
 // note counts, and closes ended when both the crew webhook and the last event have arrived.
-func (s *receiver) note(kind, text string, verified bool) {
+func (s *watcher) note(kind, text string, verified bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.posts++
@@ -197,14 +180,14 @@ func (s *receiver) note(kind, text string, verified bool) {
 	}
 }
 
-func (s *receiver) counts() (posts, bad int) {
+func (s *watcher) counts() (posts, bad int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.posts, s.bad
 }
 
 // describe gives the kind of a webhook and a line about it.
-func describe(path string, body []byte) (kind, text string) {
+func describe(name string, body []byte) (kind, text string) {
 	var b struct {
 		Events []struct {
 			Type string         `json:"type"`
@@ -218,7 +201,7 @@ func describe(path string, body []byte) (kind, text string) {
 		Result  string `json:"result"`
 	}
 	_ = json.Unmarshal(body, &b)
-	switch kind = strings.TrimPrefix(path, "/"); kind {
+	switch kind = name; kind {
 	case "events":
 		var parts []string
 		for _, e := range b.Events {

@@ -144,7 +144,7 @@ func serve(ctx context.Context, o options) error {
 	} else {
 		h.banner()
 		if o.demo {
-			h.demo(ctx)
+			h.demo(ctx, posts)
 		}
 		select {
 		case err := <-failed:

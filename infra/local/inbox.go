@@ -31,6 +31,7 @@ type inbox struct {
 
 	mu    sync.Mutex
 	posts []post // of all names, oldest first
+	hears func(post)
 }
 
 // signer is a secret and whose it is.
@@ -107,12 +108,23 @@ func (i *inbox) take(w http.ResponseWriter, r *http.Request) {
 	p.Verified = p.By != ""
 
 	i.mu.Lock()
-	defer i.mu.Unlock()
 	i.posts = append(i.posts, p)
 	if len(i.posts) > inboxPosts {
 		i.posts = slices.Delete(i.posts, 0, 1)
 	}
+	hears := i.hears
+	i.mu.Unlock()
+	if hears != nil {
+		hears(p)
+	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// tell lets f hear of each post from now on.
+func (i *inbox) tell(f func(post)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.hears = f
 }
 
 // verify gives who signed a POST, or why nobody did.

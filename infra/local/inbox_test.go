@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,6 +48,20 @@ func posts(t *testing.T, h http.Handler, name string) (found []post) {
 		t.Fatal(err)
 	}
 	return view.Posts
+}
+
+func TestInboxTellsOfEachPost(t *testing.T) {
+	i := &inbox{signers: func(context.Context) ([]signer, error) { return nil, nil }, now: func() time.Time { return inboxTime }}
+	h := i.handler(http.NotFoundHandler())
+	ask(h, "POST", "/inbox/a", "before anybody hears")
+	var heard []string
+	i.tell(func(p post) { heard = append(heard, p.name+": "+p.Body) })
+	ask(h, "POST", "/inbox/a", "one")
+	ask(h, "GET", "/inbox/a", "")
+	ask(h, "POST", "/inbox/b", "two")
+	if want := []string{"a: one", "b: two"}; !slices.Equal(heard, want) {
+		t.Errorf("heard %q, want %q", heard, want)
+	}
 }
 
 func TestInboxSaysWhoSignedAPost(t *testing.T) {

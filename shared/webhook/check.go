@@ -68,8 +68,8 @@ func readable(s string, most int) bool {
 
 // framing are the headers that say how a POST is put on the wire, or would make somebody on the way send it twice.
 var framing = []string{
-	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Idempotency-Key", "Keep-Alive", "Te",
-	"Trailer", "Transfer-Encoding", "Upgrade", "X-Idempotency-Key",
+	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Http2-Settings", "Idempotency-Key",
+	"Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "X-Idempotency-Key",
 }
 
 // ours begin the names of the headers that carry signatures, or are for proxies.

@@ -72,6 +72,7 @@ func TestCheckHeader(t *testing.T) {
 		{name: "idempotency-key", err: "is set by Muster"},
 		{name: "x-idempotency-key", err: "is set by Muster"},
 		{name: "te", err: "is set by Muster"},
+		{name: "HTTP2-Settings", err: "is set by Muster"},
 		{name: "accept-encoding", err: "is set by Muster"},
 		{name: "", err: "no name of a header"},
 		{name: "a b", err: "no name of a header"},
