@@ -221,7 +221,7 @@ func (d deployment) runs(t *testing.T) (all []startedRun) {
 // ended waits for the end of a run, and reads it.
 func (d deployment) ended(t *testing.T, id string) (r startedRun) {
 	t.Helper()
-	d.get(t, "/v1/runs/"+id+"/events?types=none")
+	d.get(t, "/v1/runs/"+id+"/events")
 	d.home.call(t, "GET", "/v1/runs/"+id, d.Token, nil, &r)
 	return r
 }
