@@ -142,7 +142,7 @@ func (b *bench) beside(ctx context.Context, what string, dead func() (string, fu
 	}
 	row(fmt.Sprintf("%d healthy endpoints %s: asked to arrived, p50, p99, longest", healthy, what), "%s, %s, %s; %d of %d under way",
 		ms(quantile(late, 50)), ms(quantile(late, 99)), ms(quantile(late, 100)), missing, n)
-	row("the same: heap in MB, open files, over the time; attempts at the dead one", "%v, %v; %d", heaps, files, tried)
+	row("the same: heap in MB, open files, over the time; messages for the dead one that were done with", "%v, %v; %d", heaps, files, tried)
 	return nil
 }
 
