@@ -74,22 +74,6 @@ func (d Definition) With(inputs map[string]any) (Definition, error) {
 	return d, nil
 }
 
-// Interpolate fills the placeholders of one text. What a value holds is never filled in again.
-func Interpolate(text string, inputs map[string]any) (string, error) {
-	if len(inputs) == 0 {
-		return text, nil
-	}
-	values, err := forms(inputs)
-	if err != nil {
-		return "", err
-	}
-	text, missing := fill(text, values)
-	if missing != nil {
-		return "", missingVariables(missing, "")
-	}
-	return text, nil
-}
-
 // fill replaces each placeholder by its value, and names those that have none.
 func fill(text string, values map[string]string) (filled string, missing []string) {
 	filled = placeholder.ReplaceAllStringFunc(text, func(p string) string {

@@ -31,7 +31,7 @@ func TestInterpolate_fills_names_in_braces_and_nothing_else(t *testing.T) {
 		"{topïc}":                     "{topïc}",
 		"":                            "",
 	} {
-		if got, err := Interpolate(text, inputs); err != nil || got != want {
+		if got, err := interpolate(text, inputs); err != nil || got != want {
 			t.Errorf("%q gives %q, %v; want %q", text, got, err, want)
 		}
 	}
@@ -39,22 +39,22 @@ func TestInterpolate_fills_names_in_braces_and_nothing_else(t *testing.T) {
 
 func TestInterpolate_leaves_braces_without_any_inputs(t *testing.T) {
 	for _, inputs := range []map[string]any{nil, {}} {
-		if got, err := Interpolate("About {topic}.", inputs); err != nil || got != "About {topic}." {
+		if got, err := interpolate("About {topic}.", inputs); err != nil || got != "About {topic}." {
 			t.Errorf("got %q, %v", got, err)
 		}
 	}
 }
 
 func TestInterpolate_says_which_variable_is_missing(t *testing.T) {
-	_, err := Interpolate("{b} {topic} {a} {b}", map[string]any{"topic": "AI"})
-	if !fault.Is(err, fault.Missing) || err.Error() != "Missing required template variable 'a', 'b'." {
+	_, err := interpolate("{b} {topic} {a} {b}", map[string]any{"topic": "AI"})
+	if !fault.Is(err, fault.Missing) || err.Error() != "Missing required template variable 'a', 'b' in the description of task 't'." {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestInterpolate_refuses_values_that_json_does_not_have(t *testing.T) {
 	for name, v := range map[string]any{"function": func() {}, "channel": []any{make(chan int)}, "struct": map[string]any{"a": struct{}{}}} {
-		_, err := Interpolate("x", map[string]any{name: v})
+		_, err := interpolate("x", map[string]any{name: v})
 		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "'"+name+"'") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -68,7 +68,7 @@ func FuzzInterpolate(f *testing.F) {
 		d := Definition{Tasks: []Task{{Key: "t", Description: text}}}
 		inputs := map[string]any{name: value}
 		missing := MissingInputs(d, inputs)
-		got, err := Interpolate(text, inputs)
+		got, err := interpolate(text, inputs)
 		if (err != nil) != (len(missing) > 0) {
 			t.Fatalf("missing %q, and %v", missing, err)
 		}
@@ -91,7 +91,7 @@ func TestInterpolate_undoes_a_split_text(t *testing.T) {
 			text.WriteString(plain + "{" + name + "}")
 			want.WriteString(plain + inputs[name].(string))
 		}
-		if got, err := Interpolate(text.String(), inputs); err != nil || got != want.String() {
+		if got, err := interpolate(text.String(), inputs); err != nil || got != want.String() {
 			t.Fatalf("%q gives %q, %v; want %q", text.String(), got, err, want.String())
 		}
 	})
@@ -178,4 +178,13 @@ func TestDefinition_shows_the_trigger_payload_to_the_first_task_and_to_those_tha
 			}
 		})
 	}
+}
+
+// interpolate fills the placeholders of a task's description.
+func interpolate(text string, inputs map[string]any) (string, error) {
+	d, err := Definition{Tasks: []Task{{Key: "t", Description: text}}}.With(inputs)
+	if err != nil {
+		return "", err
+	}
+	return d.Tasks[0].Description, nil
 }

@@ -44,19 +44,14 @@ type Table map[string]Model
 //go:embed models.json
 var file []byte
 
-// list is the dated file.
-var list = func() (l struct {
-	AsOf   string `json:"as_of"`
-	Models Table  `json:"models"`
-}) {
-	if err := json.Unmarshal(file, &l); err != nil {
+// list holds the prices of the dated file.
+var list = func() Table {
+	var dated struct{ Models Table }
+	if err := json.Unmarshal(file, &dated); err != nil {
 		panic("shared/price/models.json: " + err.Error())
 	}
-	return l
+	return dated.Models
 }()
-
-// AsOf is the day that the prices of Of are from, as YYYY-MM-DD.
-func AsOf() string { return list.AsOf }
 
 // snapshot ends the name of a dated model, which costs as much as the model itself.
 var snapshot = regexp.MustCompile(`-\d{4}-\d{2}-\d{2}$`)
@@ -68,8 +63,8 @@ func (own Table) Of(model string) (m Model, ok bool) {
 		return m, true
 	}
 	name := strings.TrimPrefix(model, "openai/")
-	if m, ok = list.Models[name]; !ok {
-		m, ok = list.Models[snapshot.ReplaceAllString(name, "")]
+	if m, ok = list[name]; !ok {
+		m, ok = list[snapshot.ReplaceAllString(name, "")]
 	}
 	return m, ok
 }

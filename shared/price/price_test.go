@@ -1,6 +1,8 @@
 package price_test
 
 import (
+	"encoding/json"
+	"os"
 	"regexp"
 	"testing"
 	"time"
@@ -53,8 +55,15 @@ func TestCostCountsCachedTokensOnce(t *testing.T) {
 }
 
 func TestTheFileSaysWhenItIsFrom(t *testing.T) {
-	if !regexp.MustCompile(`^20\d\d-\d\d-\d\d$`).MatchString(price.AsOf()) {
-		t.Errorf("as_of is %q", price.AsOf())
+	raw, err := os.ReadFile("models.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dated struct {
+		AsOf string `json:"as_of"`
+	}
+	if err := json.Unmarshal(raw, &dated); err != nil || !regexp.MustCompile(`^20\d\d-\d\d-\d\d$`).MatchString(dated.AsOf) {
+		t.Errorf("as_of is %q, %v", dated.AsOf, err)
 	}
 }
 

@@ -14,9 +14,11 @@ import (
 func TestOnce(t *testing.T) {
 	now := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 	store := &storetest.Memory{Now: func() time.Time { return now }}
+	gone := ""
+	void := func(_ context.Context, id string) (bool, error) { return id == gone, nil }
 	once := func(deployment, key, digest, newID string) string {
 		t.Helper()
-		got, err := record.Once(context.Background(), store, deployment, key, digest, newID, now)
+		got, err := record.Once{Deployment: deployment, Key: key, Digest: digest}.ID(context.Background(), store, newID, now, void)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +36,7 @@ func TestOnce(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
 	}
-	if _, err := record.Once(t.Context(), store, "d", "k", "bb", "7", now); !fault.Is(err, fault.Conflict) {
+	if _, err := (record.Once{Deployment: "d", Key: "k", Digest: "bb"}).ID(t.Context(), store, "7", now, nil); !fault.Is(err, fault.Conflict) {
 		t.Errorf("another body: %v", err)
 	}
 	now = now.Add(record.KeyLife)
@@ -43,11 +45,21 @@ func TestOnce(t *testing.T) {
 	}
 	// An answer that got lost looks like a failure; whoever tries again meets its own reservation.
 	store.After = func(int, record.Record) error { return errors.New("the answer is lost") }
-	if _, err := record.Once(t.Context(), store, "d", "m", "aa", "9", now); err == nil || fault.KindOf(err) != fault.Internal {
+	if _, err := (record.Once{Deployment: "d", Key: "m", Digest: "aa"}).ID(t.Context(), store, "9", now, nil); err == nil || fault.KindOf(err) != fault.Internal {
 		t.Errorf("an answer that got lost: %v", err)
 	}
 	store.After = nil
 	if got := once("d", "m", "aa", "10"); got != "9" {
 		t.Errorf("tried again: %s", got)
+	}
+	gone = "9"
+	if got := once("d", "m", "aa", "11"); got != "11" {
+		t.Errorf("what the key stood for is void: %s", got)
+	}
+	if got, err := (record.Once{Deployment: "d", Key: "m", Digest: "aa"}).Find(t.Context(), store); got != "11" || err != nil {
+		t.Errorf("found %s, %v", got, err)
+	}
+	if _, err := (record.Once{Deployment: "d", Key: "new"}).Find(t.Context(), store); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a new key was found: %v", err)
 	}
 }

@@ -2,8 +2,6 @@ package run
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -25,7 +23,7 @@ type StartRequest struct {
 	Meta json.RawMessage
 	// Targets carry their Authorization in clear; Start seals it.
 	Targets []Target
-	// IdempotencyKey makes a repeated request give the same run for KeyLife, 24 hours unless given; "" is none. BodyDigest
+	// IdempotencyKey makes a repeated request give the same run for KeyLife, record.KeyLife unless given; "" is none. BodyDigest
 	// tells a repetition from another request with the same key.
 	IdempotencyKey, BodyDigest string
 	KeyLife                    time.Duration
@@ -55,9 +53,6 @@ type StartRequest struct {
 
 // Message is the input that the task of an agent is which does a run alone.
 const Message = "message"
-
-// keyLife is how long an idempotency key is remembered unless a request says otherwise.
-const keyLife = 24 * time.Hour
 
 // queuedGrace is how long a queued run's message may be under way before the sweeper sends another.
 const queuedGrace = 15 * time.Second
@@ -175,18 +170,14 @@ func (s *Service) Earlier(ctx context.Context, q StartRequest) (r Run, found boo
 	if q.IdempotencyKey == "" {
 		return Run{}, false, nil
 	}
-	rec, err := s.Store.Get(ctx, reservationKey(q))
+	runID, err := q.once().Find(ctx, s.Store)
 	if fault.Is(err, fault.NotFound) {
 		return Run{}, false, nil
 	}
 	if err != nil {
-		return Run{}, false, fmt.Errorf("read an idempotency key: %w", err)
-	}
-	first, err := decodeReservation(rec, q)
-	if err != nil {
 		return Run{}, false, err
 	}
-	r, err = s.Get(ctx, first.Run)
+	r, err = s.Get(ctx, runID)
 	if fault.Is(err, fault.NotFound) || r.Withdrawn {
 		return Run{}, false, nil
 	}
@@ -238,57 +229,26 @@ func (s *Service) sealed(ctx context.Context, r Run, targets []Target) ([]Target
 	return targets, nil
 }
 
-// reservation is what an idempotency key stands for.
-type reservation struct {
-	Run  string `json:"run"`
-	Body string `json:"body"`
+// once is the request's idempotency key.
+func (q StartRequest) once() record.Once {
+	return record.Once{Deployment: q.Deployment.ID, Key: q.IdempotencyKey, Digest: q.BodyDigest, Life: q.KeyLife}
 }
 
-func reservationKey(q StartRequest) record.Key {
-	sum := sha256.Sum256([]byte(q.IdempotencyKey))
-	return record.Key{Part: "I#" + q.Deployment.ID, Sort: hex.EncodeToString(sum[:])}
+// reserve gives the id of the run that the request's key stands for: that of r when the key is new, or stands for a run that
+// was withdrawn.
+func (s *Service) reserve(ctx context.Context, q StartRequest, r Run) (runID string, err error) {
+	_, err = s.repeat(ctx, func() (int64, error) {
+		runID, err = q.once().ID(ctx, s.Store, r.ID, r.CreatedAt, s.tookBack)
+		return 0, err
+	}, nil)
+	return runID, err
 }
 
-// decodeReservation reads what a key stands for; fault.Conflict when that is another request.
-func decodeReservation(rec record.Record, q StartRequest) (first reservation, err error) {
-	if err := json.Unmarshal(rec.Body, &first); err != nil {
-		return first, fmt.Errorf("decode an idempotency key: %w", err)
+// tookBack says whether a run was withdrawn. One that never came to be was not.
+func (s *Service) tookBack(ctx context.Context, runID string) (bool, error) {
+	r, err := s.Get(ctx, runID)
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
 	}
-	if first.Body != q.BodyDigest {
-		return first, fault.New(fault.Conflict, "This Idempotency-Key was used with another request body in the last 24 hours.")
-	}
-	return first, nil
-}
-
-// reserve gives the id of the run that the key stands for: that of r when the key is new, or stands for a run that was
-// withdrawn.
-func (s *Service) reserve(ctx context.Context, q StartRequest, r Run) (string, error) {
-	if q.KeyLife == 0 {
-		q.KeyLife = keyLife
-	}
-	rec := record.Record{
-		Key: reservationKey(q), Body: []byte(encode(reservation{r.ID, q.BodyDigest})), Expires: r.CreatedAt.Add(q.KeyLife),
-	}
-	for {
-		_, err := s.repeat(ctx, func() (int64, error) { return s.Store.Put(ctx, rec) }, rec.Body)
-		there, taken := record.Current(err)
-		if !taken {
-			if err != nil {
-				return "", fmt.Errorf("reserve an idempotency key: %w", err)
-			}
-			return r.ID, nil
-		}
-		first, err := decodeReservation(there, q)
-		if err != nil {
-			return "", err
-		}
-		before, err := s.Get(ctx, first.Run)
-		if !before.Withdrawn {
-			if err != nil && !fault.Is(err, fault.NotFound) {
-				return "", err
-			}
-			return first.Run, nil
-		}
-		rec.Rev = there.Rev
-	}
+	return r.Withdrawn, err
 }

@@ -124,7 +124,8 @@ func (s *Schedules) Create(ctx context.Context, d crew.Deployment, settings Sett
 	if err := s.settle(ctx, d, &c, Settings{}); err != nil {
 		return Schedule{}, err
 	}
-	if c.ID, err = record.Once(ctx, s.Store, d.ID, key, digest, c.ID, now); err != nil {
+	once := record.Once{Deployment: d.ID, Key: key, Digest: digest}
+	if c.ID, err = once.ID(ctx, s.Store, c.ID, now, nil); err != nil {
 		return Schedule{}, err
 	}
 	if i := slices.IndexFunc(there, func(other Schedule) bool { return other.ID == c.ID }); i >= 0 {

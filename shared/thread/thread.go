@@ -109,7 +109,8 @@ func (s *Threads) Create(ctx context.Context, d crew.Deployment, n New) (Thread,
 	}
 	if t.ID == "" {
 		var err error
-		if t.ID, err = record.Once(ctx, s.Store, d.ID, n.IdempotencyKey, n.BodyDigest, id.New(), t.CreatedAt); err != nil {
+		once := record.Once{Deployment: d.ID, Key: n.IdempotencyKey, Digest: n.BodyDigest}
+		if t.ID, err = once.ID(ctx, s.Store, id.New(), t.CreatedAt, nil); err != nil {
 			return Thread{}, err
 		}
 	}
