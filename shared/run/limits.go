@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,15 +22,20 @@ const (
 	maxSteps    = "max_steps"
 )
 
-// Reached says that a run has reached one of its limits, and ends.
+// Reached says that a run has reached one of its limits, or cannot be held to it, and ends.
 type Reached struct {
 	Limit      string
 	Value, Max float64
+	// Silent is a model that did not say how many tokens it used: Value leaves those out. "" when all is counted.
+	Silent string
 }
 
 var units = map[string]string{maxCost: " US dollars of models", maxTokens: " tokens", maxDuration: " seconds", maxSteps: " steps"}
 
 func (r *Reached) Error() string {
+	if r.Silent != "" {
+		return fmt.Sprintf("The run cannot be held to its limit %s of %s%s: the model %s does not say how many tokens it uses.", r.Limit, number(r.Max), units[r.Limit], r.Silent)
+	}
 	return fmt.Sprintf("The run reached its limit %s: it has used %s of %s%s.", r.Limit, number(r.Value), number(r.Max), units[r.Limit])
 }
 
@@ -84,7 +91,20 @@ func (o *Owner) within() error {
 		{maxDuration, seconds(o.worked(t)), float64(l.MaxDurationSeconds)},
 	} {
 		if c.max > 0 && c.value >= c.max {
-			return &Reached{c.limit, c.value, c.max}
+			return &Reached{Limit: c.limit, Value: c.value, Max: c.max}
+		}
+	}
+	return unheld(l, t)
+}
+
+// unheld fails with a *Reached when a limit wants to know what a model has not told.
+func unheld(l crew.Limits, t Totals) error {
+	for _, model := range slices.Sorted(maps.Keys(t.ByModel)) {
+		switch m := t.ByModel[model]; {
+		case l.MaxTokens > 0 && m.Uncounted > 0:
+			return &Reached{maxTokens, float64(t.Usage.TotalTokens), float64(l.MaxTokens), model}
+		case l.MaxCostUSD > 0 && m.Uncounted > 0 && m.Unpriced > 0:
+			return &Reached{maxCost, t.Models().CostUSD, l.MaxCostUSD, model}
 		}
 	}
 	return nil
@@ -111,7 +131,7 @@ func (o *Owner) inTime(ctx context.Context) (context.Context, context.CancelFunc
 		return ctx, func() {}
 	}
 	left := time.Duration(min(l, longestRun))*time.Second - o.worked(o.totals())
-	return context.WithTimeoutCause(ctx, left, &Reached{maxDuration, float64(l), float64(l)})
+	return context.WithTimeoutCause(ctx, left, &Reached{Limit: maxDuration, Value: float64(l), Max: float64(l)})
 }
 
 // longestRun is more seconds than any run lasts, and no more than a time.Duration holds.

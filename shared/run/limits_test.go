@@ -207,6 +207,54 @@ func TestATimeLongerThanAnyRunBindsNoStep(t *testing.T) {
 	}
 }
 
+func TestALimitWantsTokensThatAreCounted(t *testing.T) {
+	counted, silent := run.Usage{TotalTokens: 10, PromptTokens: 10, SuccessfulRequests: 1}, run.Usage{SuccessfulRequests: 1}
+	for _, c := range []struct {
+		name, model string
+		limits      crew.Limits
+		used        run.Usage
+		want        string
+		known       bool
+	}{
+		{"counted tokens", "priced", crew.Limits{MaxTokens: 100, MaxCostUSD: 1}, counted, "", true},
+		{"a call that failed", "priced", crew.Limits{MaxTokens: 100, MaxCostUSD: 1}, run.Usage{}, "", true},
+		{"no limit that wants them", "priced", crew.Limits{MaxSteps: 5}, silent, "", false},
+		{"a limit of tokens", "free", crew.Limits{MaxTokens: 100, MaxCostUSD: 1}, silent,
+			"The run cannot be held to its limit max_tokens of 100 tokens: the model free does not say how many tokens it uses.", true},
+		{"a limit of cost", "priced", crew.Limits{MaxCostUSD: 1}, silent,
+			"The run cannot be held to its limit max_cost_usd of 1 US dollars of models: the model priced does not say how many tokens it uses.", false},
+		{"a limit of cost, and a model that costs nothing", "free", crew.Limits{MaxCostUSD: 1}, silent, "", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStage(t)
+			q := s.request()
+			q.Limits, q.Deployment.Prices = c.limits, price.Table{"priced": {Prompt: 1}, "free": {}}
+			r := s.start(q)
+			o := s.claim(r.ID)
+			step := func(key string) error {
+				_, err := o.Root().Step(o.Work(), run.Step{Key: key, Do: func(_ context.Context, e *run.Emitter, _ int) (any, error) {
+					e.Use(c.model, c.used)
+					return 1, nil
+				}})
+				return err
+			}
+			if err := step("first"); err != nil {
+				t.Fatal(err)
+			}
+			said := ""
+			if err := step("second"); err != nil {
+				said = err.Error()
+			}
+			s.want("the second step", said, c.want)
+			page, err := s.Newest(t.Context(), r.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.want("whether the cost is known", run.SpentBy(o.Run(), page, s.clock).CostUSD != nil, c.known)
+		})
+	}
+}
+
 func TestALimitOfCostWantsPrices(t *testing.T) {
 	for _, c := range []struct {
 		name, model string

@@ -12,12 +12,14 @@ type ModelUsage struct {
 	Calls int `json:"calls"`
 	Usage
 	CostUSD float64 `json:"cost_usd"`
-	// Unpriced counts the calls that used tokens at a price nobody knows. CostUSD leaves them out.
+	// Unpriced counts the calls that used tokens at a price nobody knows, or so many that nobody knows. CostUSD leaves them out.
 	Unpriced int `json:"unpriced,omitempty"`
+	// Uncounted counts the calls that succeeded, and of which the model did not say how many tokens they used.
+	Uncounted int `json:"uncounted,omitempty"`
 }
 
 func (m ModelUsage) add(n ModelUsage) ModelUsage {
-	return ModelUsage{m.Calls + n.Calls, m.Usage.Add(n.Usage), price.Round(m.CostUSD + n.CostUSD), m.Unpriced + n.Unpriced}
+	return ModelUsage{m.Calls + n.Calls, m.Usage.Add(n.Usage), price.Round(m.CostUSD + n.CostUSD), m.Unpriced + n.Unpriced, m.Uncounted + n.Uncounted}
 }
 
 // less takes away what was there before.
@@ -27,7 +29,7 @@ func (m ModelUsage) less(b ModelUsage) ModelUsage {
 		u.TotalTokens - v.TotalTokens, u.PromptTokens - v.PromptTokens, u.CachedPromptTokens - v.CachedPromptTokens,
 		u.CompletionTokens - v.CompletionTokens, u.ReasoningTokens - v.ReasoningTokens,
 		u.CacheCreationTokens - v.CacheCreationTokens, u.SuccessfulRequests - v.SuccessfulRequests,
-	}, price.Round(m.CostUSD - b.CostUSD), m.Unpriced - b.Unpriced}
+	}, price.Round(m.CostUSD - b.CostUSD), m.Unpriced - b.Unpriced, m.Uncounted - b.Uncounted}
 }
 
 // call is a model call on its way into the totals.
@@ -47,10 +49,15 @@ func (t *Totals) charge(calls []call, prices price.Table) {
 	}
 	for _, c := range calls {
 		one := ModelUsage{Calls: 1, Usage: c.usage}
-		if p, ok := prices.Of(c.model); ok {
-			one.CostUSD = p.Cost(c.usage.PromptTokens, c.usage.CachedPromptTokens, c.usage.CompletionTokens)
-		} else if c.usage.TotalTokens > 0 {
+		if c.usage.TotalTokens == 0 {
+			one.Uncounted = c.usage.SuccessfulRequests
+		}
+		p, known := prices.Of(c.model)
+		switch {
+		case known && one.Uncounted > 0 && p != (price.Model{}), !known && (one.Uncounted > 0 || c.usage.TotalTokens > 0):
 			one.Unpriced = 1
+		case known:
+			one.CostUSD = p.Cost(c.usage.PromptTokens, c.usage.CachedPromptTokens, c.usage.CompletionTokens)
 		}
 		t.Usage = t.Usage.Add(c.usage)
 		t.ByModel[c.model] = t.ByModel[c.model].add(one)
