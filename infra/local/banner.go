@@ -23,6 +23,7 @@ func (h *home) banner() {
 	if h.allowLoopback {
 		h.say.line("Loopback  webhooks and tools may reach this machine; -allow-loopback=false forbids it, AWS always does.")
 	}
+	h.say.line("Pages     %s/guides and /openapi; /inbox/<any name> takes webhooks and shows them.", h.here)
 	h.say.line("Tokens    %s; the workspace's is %s", tokensFile(h.data), h.kept.WorkspaceToken)
 	for _, d := range h.kept.Deployments {
 		h.say.line("\nDeployed  %s (%s)", d.Name, d.ID)
