@@ -156,7 +156,12 @@ func TestRedrive(t *testing.T) {
 		{"a task begins", []members{arn("dead"), arn("q"), {"TaskHandle": "t"}, tasks("RUNNING")}, queue.Move{UnderWay: true, Moved: 3, All: 10}, false},
 		{"a task was quick", []members{arn("dead"), arn("q"), {"TaskHandle": "t"}, tasks("COMPLETED")}, queue.Move{Moved: 3, All: 10}, false},
 		{"one is under way already", []members{arn("dead"), arn("q"), busy, tasks("RUNNING")}, queue.Move{UnderWay: true, Moved: 3, All: 10}, false},
-		{"it is refused and none is under way", []members{arn("dead"), arn("q"), busy, tasks("COMPLETED")}, queue.Move{}, true},
+		{"another was under way until a moment ago", []members{
+			arn("dead"), arn("q"), busy, tasks("COMPLETED"), {"TaskHandle": "t"}, tasks("RUNNING"),
+		}, queue.Move{UnderWay: true, Moved: 3, All: 10}, false},
+		{"it is refused again and again, and none is under way", []members{
+			arn("dead"), arn("q"), busy, tasks("COMPLETED"), busy, tasks("COMPLETED"), busy, tasks("COMPLETED"), busy, tasks("COMPLETED"),
+		}, queue.Move{}, true},
 		{"it is refused and there was never one", []members{arn("dead"), arn("q"), broken, {"Results": []any{}}}, queue.Move{}, true},
 		{"it has begun, and nobody knows more", []members{arn("dead"), arn("q"), {"TaskHandle": "t"}, broken}, queue.Move{UnderWay: true}, false},
 		{"there is no such queue", []members{broken}, queue.Move{}, true},

@@ -246,20 +246,33 @@ func (q *Queue) Redrive(ctx context.Context, perSecond int) (queue.Move, error) 
 	if perSecond > 0 {
 		task.MaxNumberOfMessagesPerSecond = aws.Int32(int32(perSecond))
 	}
-	_, refused := q.client.StartMessageMoveTask(ctx, task)
-	tasks, err := q.client.ListMessageMoveTasks(ctx, &sqs.ListMessageMoveTasksInput{SourceArn: from, MaxResults: aws.Int32(1)})
-	var move queue.Move
-	if err == nil && len(tasks.Results) > 0 {
-		newest := tasks.Results[0]
-		move.UnderWay = aws.ToString(newest.Status) == "RUNNING"
-		move.Moved, move.All = int(newest.ApproximateNumberOfMessagesMoved), int(aws.ToInt64(newest.ApproximateNumberOfMessagesToMove))
-	}
-	if refused != nil && !move.UnderWay {
+	for left := moveTries; ; left-- {
+		_, refused := q.client.StartMessageMoveTask(ctx, task)
+		move, err := q.newestMove(ctx, from)
+		switch {
+		case refused == nil && err != nil:
+			return queue.Move{UnderWay: true}, nil // it has begun, and nobody knows how far it is
+		case refused == nil || move.UnderWay:
+			return move, nil
+		case err == nil && left > 0 && (code(refused) == "UnsupportedOperation" || code(refused) == "InvalidParameterValue"):
+			continue // another task was under way, and is not any more
+		}
 		return queue.Move{}, fmt.Errorf("move what is in the dead-letter queue %s: %w", *q.dead, refused)
 	}
-	if refused == nil && err != nil {
-		return queue.Move{UnderWay: true}, nil // it has begun, and nobody knows how far it is
+}
+
+// moveTries is how often a task is started again that was refused because of another, which ended meanwhile.
+const moveTries = 3
+
+// newestMove says how far the newest task is that moves messages of a queue.
+func (q *Queue) newestMove(ctx context.Context, from *string) (move queue.Move, err error) {
+	tasks, err := q.client.ListMessageMoveTasks(ctx, &sqs.ListMessageMoveTasksInput{SourceArn: from, MaxResults: aws.Int32(1)})
+	if err != nil || len(tasks.Results) == 0 {
+		return move, err
 	}
+	newest := tasks.Results[0]
+	move.UnderWay = aws.ToString(newest.Status) == "RUNNING"
+	move.Moved, move.All = int(newest.ApproximateNumberOfMessagesMoved), int(aws.ToInt64(newest.ApproximateNumberOfMessagesToMove))
 	return move, nil
 }
 
@@ -279,16 +292,20 @@ func message(m types.Message) queue.Message {
 
 // isLost tells the errors of a receipt that does not hold.
 func isLost(err error) bool {
-	var api smithy.APIError
-	if !errors.As(err, &api) {
-		return false
-	}
-	code := api.ErrorCode() // bare, or behind a name space that ends with '.' or '#'
-	switch code[strings.LastIndexAny(code, ".#")+1:] {
+	switch code(err) {
 	case "MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidParameterValue":
 		return true
 	}
 	return false
+}
+
+// code gives the code of an error of SQS, which is bare, or behind a name space that ends with '.' or '#'.
+func code(err error) string {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return ""
+	}
+	return api.ErrorCode()[strings.LastIndexAny(api.ErrorCode(), ".#")+1:]
 }
 
 func seconds(d time.Duration) int32 { return int32((d + time.Second - 1) / time.Second) }
