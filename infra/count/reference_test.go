@@ -54,7 +54,8 @@ type figures struct {
 	ModelCalls int `json:"model_calls"`
 	Events     int `json:"events"`
 
-	Deliveries  int     `json:"deliveries"`
+	Deliveries int `json:"deliveries"`
+	// ReadUnits vary by a few, with how the looks into the inbox fall among the calls.
 	ReadUnits   float64 `json:"read_units"`
 	WriteUnits  int     `json:"write_units"`
 	SQSRequests int     `json:"sqs_requests"`
