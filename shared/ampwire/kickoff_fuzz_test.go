@@ -58,7 +58,10 @@ func FuzzReadResume(f *testing.F) {
 		if err != nil {
 			return
 		}
-		q, err := readResume(inCamelCase(o))
+		var q resume
+		if o, err = inCamelCase(o); err == nil {
+			q, err = readResume(o)
+		}
 		switch {
 		case err != nil && !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.Missing):
 			t.Errorf("got %v, want a fault that can be shown", err)

@@ -1,9 +1,11 @@
 package ampwire
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -66,7 +68,9 @@ func (w *Wire) resume(rw http.ResponseWriter, r *http.Request, c workspace.Calle
 	if err != nil {
 		return err
 	}
-	o = inCamelCase(o)
+	if o, err = inCamelCase(o); err != nil {
+		return err
+	}
 	q, err := readResume(o)
 	if err != nil {
 		return err
@@ -111,11 +115,11 @@ var resumeFields = slices.Concat([]string{
 	"executionId", "kickoffId", "taskId", "requestId", "humanFeedback", "isApprove", "output", "inputs", "meta", "webhooks",
 }, targetFields)
 
-// inCamelCase gives every field its name in camel case; callers mix both spellings. What is given in both counts as it is
-// in camel case.
-func inCamelCase(o httpapi.Object) httpapi.Object {
-	camel := httpapi.Object{}
-	for field, value := range o {
+// inCamelCase gives every field its name in camel case; callers mix both spellings. A field that is given in both must say
+// the same.
+func inCamelCase(o httpapi.Object) (httpapi.Object, error) {
+	camel, spelled := httpapi.Object{}, map[string]string{}
+	for _, field := range slices.Sorted(maps.Keys(o)) {
 		words := strings.Split(field, "_")
 		for i := 1; i < len(words); i++ {
 			if words[i] != "" {
@@ -126,11 +130,14 @@ func inCamelCase(o httpapi.Object) httpapi.Object {
 		if !slices.Contains(resumeFields, name) {
 			name = field
 		}
-		if _, there := camel[name]; !there || name == field {
-			camel[name] = value
+		if camel.Has(name) && o.Has(field) && !bytes.Equal(camel[name], o[field]) {
+			return nil, fault.New(fault.Invalid, "%q and %q say different things.", spelled[name], field)
+		}
+		if !camel.Has(name) {
+			camel[name], spelled[name] = o[field], field
 		}
 	}
-	return camel
+	return camel, nil
 }
 
 func readResume(o httpapi.Object) (q resume, err error) {

@@ -59,7 +59,7 @@ func TestResumeUnderstands(t *testing.T) {
 		{"a mix, with what was once demanded", `{"executionId":"RUN","taskId":"TASK","human_feedback":"no","is_approve":false,"output":"a draft","inputs":{"topic":"x"}}`, run.Reply{Feedback: "no"}, "retrying", ""},
 		{"the task's name", `{"execution_id":"RUN","task_id":"research","is_approve":true}`, run.Reply{Approve: true}, "resumed", ""},
 		{"the id of the kickoff, and a field that nobody knows", `{"kickoff_id":"RUN","task_id":"TASK","is_approve":true,"mood":1}`, run.Reply{Approve: true}, "resumed", "unknown field mood was ignored"},
-		{"both spellings", `{"executionId":"RUN","execution_id":"x","taskId":"TASK","isApprove":true,"is_approve":false}`, run.Reply{Approve: true}, "resumed", ""},
+		{"both spellings", `{"executionId":"RUN","execution_id":"RUN","taskId":"TASK","isApprove":true,"is_approve":null}`, run.Reply{Approve: true}, "resumed", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t)
@@ -198,6 +198,7 @@ func TestResumeRefuses(t *testing.T) {
 		{"no task", token, `{"executionId":"r","is_approve":true}`, 422, `{"error":"Validation Error","message":"\"task_id\" is missing."}`},
 		{"no verdict", token, `{"executionId":"r","taskId":"t","humanFeedback":"fine"}`, 422, `{"error":"Validation Error","message":"\"is_approve\" is missing: true or false."}`},
 		{"a verdict in words", token, `{"executionId":"r","taskId":"t","isApprove":"yes"}`, 422, `{"error":"Validation Error","message":"\"isApprove\" must be true or false, and it is a string."}`},
+		{"two verdicts", token, `{"executionId":"r","taskId":"t","isApprove":true,"is_approve":false}`, 422, `{"error":"Validation Error","message":"\"isApprove\" and \"is_approve\" say different things."}`},
 		{"no token", "", body(waiting, "research"), 401, `{"error":"Unauthorized","message":"Not authenticated"}`},
 		{"an id that is none", token, body("x", "research"), 404, `{"error":"Not Found","message":"Execution ID not found"}`},
 		{"an unknown run", token, body(id.New(), "research"), 404, `{"error":"Not Found","message":"Execution ID not found"}`},
