@@ -206,7 +206,7 @@ func (o *Owner) Keep(ctx context.Context, renewed func(time.Duration)) {
 		}
 		read = o.s.now()
 		if err := o.readInbox(ctx); err != nil {
-			if o.ended(err) {
+			if o.ended(err) || ctx.Err() != nil {
 				return
 			}
 			o.s.log().Warn("reading the inbox of a run failed", "run", o.id, "error", err)
@@ -215,7 +215,7 @@ func (o *Owner) Keep(ctx context.Context, renewed func(time.Duration)) {
 			continue
 		}
 		if err := o.renew(ctx); err != nil {
-			if o.ended(err) {
+			if o.ended(err) || ctx.Err() != nil {
 				return
 			}
 			o.s.log().Warn("renewing a lease failed", "run", o.id, "error", err)
