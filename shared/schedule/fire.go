@@ -76,7 +76,7 @@ func (s *Schedules) fire(ctx context.Context, c Schedule) error {
 			}
 		}
 	}
-	r, err := s.start(ctx, c, firingKey(c, f.At), "")
+	r, err := s.start(ctx, c, run.StartRequest{IdempotencyKey: firingKey(c, f.At), KeyLife: keyLife})
 	if f.Run = r.ID; err != nil {
 		if fault.KindOf(err) == fault.Internal {
 			return err // nobody knows how it went: the next sweep finds out
@@ -123,15 +123,13 @@ func (s *Schedules) began(ctx context.Context, c Schedule) (r run.Run, found boo
 	return s.Runs.Earlier(ctx, run.StartRequest{Deployment: d, IdempotencyKey: firingKey(c, c.Next)})
 }
 
-// start starts a run for a schedule, the same one for the same key.
-func (s *Schedules) start(ctx context.Context, c Schedule, key, digest string) (run.Run, error) {
+// start starts a run for a schedule, the same one for the same key of q.
+func (s *Schedules) start(ctx context.Context, c Schedule, q run.StartRequest) (run.Run, error) {
 	d, err := s.Crews.Deployment(ctx, c.DeploymentID)
 	if err != nil {
 		return run.Run{}, err
 	}
-	q := run.StartRequest{
-		Deployment: d, Environment: c.Environment, Inputs: c.Inputs, Origin: Origin, IdempotencyKey: key, BodyDigest: digest, KeyLife: keyLife,
-	}
+	q.Deployment, q.Environment, q.Inputs, q.Origin = d, c.Environment, c.Inputs, Origin
 	if c.VersionNumber > 0 {
 		version, err := s.version(ctx, d, c)
 		if err != nil {
@@ -151,7 +149,7 @@ func (s *Schedules) RunNow(ctx context.Context, c Schedule, inputs map[string]an
 	}
 	maps.Copy(all, inputs)
 	c.Inputs = all
-	return s.start(ctx, c, key, digest)
+	return s.start(ctx, c, run.StartRequest{IdempotencyKey: key, BodyDigest: digest})
 }
 
 // errElsewhere says that another sweeper was quicker.

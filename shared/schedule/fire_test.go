@@ -445,3 +445,24 @@ func TestSweepersInEachOthersWay(t *testing.T) {
 		s.want("runs", s.runs(), 3)
 	}
 }
+
+func TestAKeyOfARunNowIsForgottenAsAnyOther(t *testing.T) {
+	s := newStage(t)
+	c := s.create(schedule.Settings{Expression: "cron(0 9 * * ? *)"})
+	now := func() string {
+		t.Helper()
+		r, err := s.RunNow(t.Context(), c, nil, "key", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.ID
+	}
+	first := now()
+	if again := now(); again != first {
+		t.Errorf("the same key gave run %s and run %s", first, again)
+	}
+	s.now = s.now.Add(record.KeyLife)
+	if later := now(); later == first {
+		t.Error("a day later the key still stands for the first run")
+	}
+}
