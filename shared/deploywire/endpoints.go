@@ -203,7 +203,8 @@ func (w *Wire) changeEndpoint(ctx context.Context, o httpapi.Object, e *webhook.
 		if e.Enabled, err = o.Bool("enabled"); err != nil {
 			return err
 		}
-		if e.DisabledBy = ""; !e.Enabled {
+		e.DisabledBy, e.DisabledAt = "", time.Time{}
+		if !e.Enabled {
 			e.DisabledBy = webhook.ByOwner
 		}
 	}

@@ -554,6 +554,16 @@ func TestReceiversThatAreGoneOrFailForDaysAreDisabled(t *testing.T) {
 			if err != nil || now.Enabled || now.DisabledBy != c.want {
 				t.Fatalf("it is %+v, %v", now, err)
 			}
+			// Another POST was under way, and its answer says the same a moment later.
+			health := h.health(t, e)
+			err = h.all().ChangeHealth(t.Context(), &health, func(health *webhook.Health) bool {
+				health.News = append(health.News, webhook.News{Event: events.EndpointDisabled, Why: c.want, At: h.clock()})
+				health.Due = h.clock()
+				return true
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
 			h.pass(t, 10*time.Minute)
 			if got := others.Got(); len(got) != 1 || !strings.Contains(string(got[0].Body), `"endpoint":"bad"`) || !strings.Contains(string(got[0].Body), string(c.want)) {
 				t.Errorf("the others were told %d times", len(got))

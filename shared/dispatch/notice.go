@@ -72,14 +72,14 @@ func (d *Dispatcher) tellNews(ctx context.Context, e *webhook.Endpoint, h *webho
 			continue
 		}
 		if n.Event == events.EndpointDisabled {
-			stands, err := d.disable(ctx, e.ID, n.Why)
+			at, stands, err := d.disable(ctx, e.ID, n)
 			if err != nil {
 				return err
 			}
 			if !stands {
 				continue
 			}
-			nowDisabled = true
+			n.At, nowDisabled = at, true
 		}
 		d.log().Warn("an endpoint's health has changed", "endpoint", e.ID, "deployment", e.DeploymentID, "event", n.Event, "why", n.Why)
 		if err := d.spread(ctx, *e, n); err != nil {
@@ -100,26 +100,29 @@ func (d *Dispatcher) tellNews(ctx context.Context, e *webhook.Endpoint, h *webho
 	})
 }
 
-// disable switches an endpoint off. stands is false when its owner was quicker.
-func (d *Dispatcher) disable(ctx context.Context, endpointID string, why webhook.DisabledBy) (stands bool, err error) {
+// disable switches an endpoint off, and says since when it is off for this reason: another answer of its receiver may have
+// done it before. stands is false when its owner was quicker.
+func (d *Dispatcher) disable(ctx context.Context, endpointID string, n webhook.News) (at time.Time, stands bool, err error) {
 	errNo, errDone := errors.New("its owner has"), errors.New("it is")
+	at = n.At
 	_, err = d.endpoints().Change(ctx, endpointID, func(e *webhook.Endpoint) error {
 		switch {
-		case !e.Enabled && e.DisabledBy == why:
+		case !e.Enabled && e.DisabledBy == n.Why:
+			at = e.DisabledAt
 			return errDone
 		case !e.Enabled:
 			return errNo
 		}
-		e.Enabled, e.DisabledBy = false, why
+		e.Enabled, e.DisabledBy, e.DisabledAt = false, n.Why, n.At
 		return nil
 	})
 	switch {
 	case err == nil, errors.Is(err, errDone):
-		return true, nil
+		return at, true, nil
 	case errors.Is(err, errNo), fault.Is(err, fault.NotFound):
-		return false, nil
+		return at, false, nil
 	}
-	return false, fmt.Errorf("disable endpoint %s: %w", endpointID, err)
+	return at, false, fmt.Errorf("disable endpoint %s: %w", endpointID, err)
 }
 
 // spread tells the workspace's other endpoints that ask for it.

@@ -30,6 +30,8 @@ type Endpoint struct {
 	Enabled bool `json:"enabled"`
 	// DisabledBy says who disabled it, "" while it is enabled.
 	DisabledBy DisabledBy `json:"disabled_by,omitempty"`
+	// DisabledAt is when Muster disabled it; the others are told of that once, however many answers said the same.
+	DisabledAt time.Time `json:"disabled_at,omitzero"`
 	// Its secrets are sealed for the endpoint's id and SecretField.
 	Signing
 	// Request is a digest of the request that made it, if that had an Idempotency-Key.
