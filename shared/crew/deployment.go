@@ -28,10 +28,8 @@ type Deployment struct {
 	WebhookSecret         string    `json:"webhook_secret,omitempty"`
 	OldWebhookSecret      string    `json:"old_webhook_secret,omitempty"`
 	OldWebhookSecretUntil time.Time `json:"old_webhook_secret_until,omitzero"`
-	// WebhookSecretKey and WebhookSecretDigest name the request that made WebhookSecret, if it had an Idempotency-Key.
-	WebhookSecretKey    string    `json:"webhook_secret_key,omitempty"`
-	WebhookSecretDigest string    `json:"webhook_secret_digest,omitempty"`
-	WebhookSecretAt     time.Time `json:"webhook_secret_at,omitzero"`
+	// WebhookSecretMade is the id of the rotation that made WebhookSecret, "" for the first one.
+	WebhookSecretMade string `json:"webhook_secret_made,omitempty"`
 	// Environments say which version runs in production and in staging.
 	Environments map[string]Pointer `json:"environments"`
 	// Versions is the number of the newest version, Digest that of its files (see the function Digest).

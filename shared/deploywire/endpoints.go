@@ -378,11 +378,11 @@ type secretReply struct {
 
 // regenerateSecret shows the new secret, this once, and again to the repetition of a request with an Idempotency-Key.
 func (w *Wire) regenerateSecret(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	o, ask, err := readRotation(r)
+	found, err := w.endpoint(r, c)
 	if err != nil {
 		return err
 	}
-	found, err := w.endpoint(r, c)
+	o, ask, err := w.readRotation(r, found.DeploymentID, found.ID)
 	if err != nil {
 		return err
 	}
@@ -391,7 +391,7 @@ func (w *Wire) regenerateSecret(rw http.ResponseWriter, r *http.Request, c works
 		return err
 	}
 	e, err := w.Endpoints.Change(r.Context(), found.ID, func(e *webhook.Endpoint) error {
-		return e.Rotate(sealed, ask.overlap, ask.force, ask.by, w.now())
+		return e.Rotate(ask.id, sealed, ask.overlap, ask.force, w.now())
 	})
 	if err != nil {
 		return err
@@ -406,11 +406,11 @@ func (w *Wire) regenerateSecret(rw http.ResponseWriter, r *http.Request, c works
 
 // regenerateDeploymentSecret does the same for the secret that signs what targets given at kickoff are told.
 func (w *Wire) regenerateDeploymentSecret(rw http.ResponseWriter, r *http.Request, c workspace.Caller) error {
-	o, ask, err := readRotation(r)
+	d, err := w.deployment(r.Context(), r.PathValue("id"), c)
 	if err != nil {
 		return err
 	}
-	d, err := w.deployment(r.Context(), r.PathValue("id"), c)
+	o, ask, err := w.readRotation(r, d.ID, d.ID)
 	if err != nil {
 		return err
 	}
@@ -420,14 +420,12 @@ func (w *Wire) regenerateDeploymentSecret(rw http.ResponseWriter, r *http.Reques
 	}
 	d, err = w.Crews.Change(r.Context(), d.ID, func(d *crew.Deployment) error {
 		s := webhook.Signing{
-			Secret: d.WebhookSecret, Old: d.OldWebhookSecret, OldUntil: d.OldWebhookSecretUntil,
-			Asked: webhook.Asked{Key: d.WebhookSecretKey, Digest: d.WebhookSecretDigest}, AskedAt: d.WebhookSecretAt,
+			Secret: d.WebhookSecret, Old: d.OldWebhookSecret, OldUntil: d.OldWebhookSecretUntil, Made: d.WebhookSecretMade,
 		}
-		if err := s.Rotate(sealed, ask.overlap, ask.force, ask.by, w.now()); err != nil {
+		if err := s.Rotate(ask.id, sealed, ask.overlap, ask.force, w.now()); err != nil {
 			return err
 		}
-		d.WebhookSecret, d.OldWebhookSecret, d.OldWebhookSecretUntil = s.Secret, s.Old, s.OldUntil
-		d.WebhookSecretKey, d.WebhookSecretDigest, d.WebhookSecretAt = s.Asked.Key, s.Asked.Digest, s.AskedAt
+		d.WebhookSecret, d.OldWebhookSecret, d.OldWebhookSecretUntil, d.WebhookSecretMade = s.Secret, s.Old, s.OldUntil, s.Made
 		return nil
 	})
 	if err != nil {
@@ -441,20 +439,21 @@ func (w *Wire) regenerateDeploymentSecret(rw http.ResponseWriter, r *http.Reques
 	return httpapi.WriteJSON(rw, http.StatusOK, secretReply{id.Show("dep", d.ID), secret, timestamp(d.OldWebhookSecretUntil)})
 }
 
-// rotation is what is asked of another secret: how long the old one stays good, whether even an older one ends, and who asks.
+// rotation is what is asked of another secret: its id, how long the old one stays good, and whether even an older one ends.
 type rotation struct {
+	id      string
 	overlap time.Duration
 	force   bool
-	by      webhook.Asked
 }
 
-// readRotation reads what is asked of another secret. The body may be empty.
-func readRotation(r *http.Request) (o httpapi.Object, ask rotation, err error) {
+// readRotation reads what is asked of another secret of something in a deployment, or of itself. The body may be empty.
+func (w *Wire) readRotation(r *http.Request, deploymentID, of string) (o httpapi.Object, ask rotation, err error) {
 	body, err := httpapi.ReadBody(r, httpapi.MaxBody)
 	if err != nil {
 		return nil, ask, err
 	}
-	if ask.by.Key, ask.by.Digest, err = httpapi.Idempotency(r, "rotate", body); err != nil {
+	key, digest, err := httpapi.Idempotency(r, "rotate/"+of, body)
+	if err != nil {
 		return nil, ask, err
 	}
 	if o, err = objectOrNone(body); err != nil {
@@ -468,7 +467,10 @@ func readRotation(r *http.Request) (o httpapi.Object, ask rotation, err error) {
 		return nil, ask, fault.New(fault.Invalid, "\"overlap_seconds\" must be a number from 0 to %d.", limit)
 	}
 	ask.overlap = time.Duration(seconds) * time.Second
-	ask.force, err = o.Bool("force")
+	if ask.force, err = o.Bool("force"); err != nil {
+		return nil, ask, err
+	}
+	ask.id, err = w.Endpoints.Rotation(r.Context(), deploymentID, key, digest)
 	return o, ask, err
 }
 

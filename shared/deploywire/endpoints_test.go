@@ -225,7 +225,7 @@ func TestASecretIsMadeAnew(t *testing.T) {
 			again := b.want(200, c.token, "POST", c.path, `{"overlap_seconds": 0}`, "Idempotency-Key", "k")
 			b.check("who repeats the request is told the same", again, fourth)
 			b.check("and it is good", c.good(), webhook.Secrets{Current: fourth["secret"].(string)})
-			b.refuse(409, "conflict", "This Idempotency-Key was used for another request.", c.token, "POST", c.path, `{"overlap_seconds": 1}`, "Idempotency-Key", "k")
+			b.refuse(409, "conflict", "This Idempotency-Key was used with another request body in the last 24 hours.", c.token, "POST", c.path, `{"overlap_seconds": 1}`, "Idempotency-Key", "k")
 			for _, seconds := range []string{"-1", "604801", "9999999999999"} {
 				b.refuse(400, "bad_request", `"overlap_seconds" must be a number from 0 to 604800.`, c.token, "POST", c.path, `{"overlap_seconds": `+seconds+`}`)
 			}

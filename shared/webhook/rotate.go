@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"muster/shared/fault"
+	"muster/shared/id"
+	"muster/shared/record"
 )
 
 // Signing is the sealed secret that somebody's POSTs are signed with. Old is the one before, which signs too until OldUntil.
@@ -13,32 +15,29 @@ type Signing struct {
 	Secret   string    `json:"secret"`
 	Old      string    `json:"old,omitempty"`
 	OldUntil time.Time `json:"old_until,omitzero"`
-	// Asked is the request that made Secret, if that had an Idempotency-Key, and AskedAt when.
-	Asked   Asked     `json:"asked,omitzero"`
-	AskedAt time.Time `json:"asked_at,omitzero"`
+	// Made is the id of the rotation that made Secret, "" for the first one; see Rotation.
+	Made string `json:"made,omitempty"`
 }
 
-// Asked names a request: its Idempotency-Key and a digest of its body. It is the zero one without a key.
-type Asked struct {
-	Key    string `json:"key,omitempty"`
-	Digest string `json:"digest,omitempty"`
+// Rotation gives the id of a rotation: a new one, or that of the first request with the same idempotency key, unless that is "".
+// Ids sort by time, so a repetition that comes after another rotation is known for what it is. fault.Conflict: the key was used
+// for another request.
+func (s Endpoints) Rotation(ctx context.Context, deploymentID, key, digest string) (string, error) {
+	return record.Once{Deployment: deploymentID, Key: key, Digest: digest}.ID(ctx, s.Store, id.New(), s.now(), nil)
 }
-
-// askedFor is how long the repetition of a request is known as such.
-const askedFor = 24 * time.Hour
 
 // MaxOverlap is how long an old secret may stay good beside the new one.
 const MaxOverlap = 7 * 24 * time.Hour
 
 // Rotate puts a new sealed secret in the place of the present one, which is worthless at once or stays good for the
 // overlap. While an earlier one still is, that is fault.Conflict, unless forced: then the earlier one ends. The repetition of the
-// request that made the present secret changes nothing: its answer may have got lost.
-func (s *Signing) Rotate(sealed string, overlap time.Duration, force bool, by Asked, now time.Time) error {
-	if by.Key != "" && by.Key == s.Asked.Key && now.Sub(s.AskedAt) < askedFor {
-		if by != s.Asked {
-			return fault.New(fault.Conflict, "This Idempotency-Key was used for another request.")
-		}
+// rotation that made the present secret changes nothing: its answer may have got lost. That of an earlier one is fault.Conflict.
+func (s *Signing) Rotate(rotation, sealed string, overlap time.Duration, force bool, now time.Time) error {
+	switch {
+	case rotation == s.Made:
 		return nil
+	case rotation < s.Made:
+		return fault.New(fault.Conflict, "The secret that was made for this Idempotency-Key has been replaced since.")
 	}
 	if overlap < 0 || overlap > MaxOverlap {
 		return fault.New(fault.Invalid, "An old secret may stay good for 0 to %d seconds.", int(MaxOverlap.Seconds()))
@@ -48,10 +47,7 @@ func (s *Signing) Rotate(sealed string, overlap time.Duration, force bool, by As
 			s.OldUntil.Format(time.RFC3339))
 	}
 	before := s.Secret
-	*s = Signing{Secret: sealed}
-	if by.Key != "" {
-		s.Asked, s.AskedAt = by, now.UTC()
-	}
+	*s = Signing{Secret: sealed, Made: rotation}
 	if overlap > 0 {
 		s.Old, s.OldUntil = before, now.Add(overlap).UTC().Truncate(time.Millisecond)
 	}

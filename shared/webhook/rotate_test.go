@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"muster/shared/fault"
+	"muster/shared/storetest"
 	"muster/shared/webhook"
 )
 
@@ -46,8 +47,8 @@ func TestRotation(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := c.before
-			err := got.Rotate("new", c.overlap, c.force, webhook.Asked{}, now)
-			if c.refused != "" {
+			err := got.Rotate("1", "new", c.overlap, c.force, now)
+			if c.after.Made = "1"; c.refused != "" {
 				c.after = c.before
 			}
 			if fault.KindOf(err) != c.refused {
@@ -61,27 +62,39 @@ func TestRotation(t *testing.T) {
 }
 
 func TestARepeatedRequestRotatesOnce(t *testing.T) {
-	by := webhook.Asked{Key: "k", Digest: "d"}
+	all := webhook.Endpoints{Store: &storetest.Memory{Now: func() time.Time { return now }}, Now: func() time.Time { return now }}
 	s := webhook.Signing{Secret: "a"}
 	for _, step := range []struct {
-		name, sealed string
-		by           webhook.Asked
-		after        time.Duration
-		secret       string
-		refused      fault.Kind
+		name, sealed, key, digest string
+		secret                    string
+		refused                   fault.Kind
 	}{
-		{"the first one", "b", by, 0, "b", ""},
-		{"its repetition", "c", by, time.Hour, "b", ""},
-		{"another request with its key", "c", webhook.Asked{Key: "k", Digest: "other"}, time.Hour, "b", fault.Conflict},
-		{"one without a key", "d", webhook.Asked{}, time.Hour, "d", ""},
-		{"and one without a key again", "e", webhook.Asked{}, time.Hour, "e", ""},
-		{"a key that is used again after others", "f", by, time.Hour, "f", ""},
-		{"a key of the day before", "g", by, 26 * time.Hour, "g", ""},
+		{"the first one", "b", "k", "d", "b", ""},
+		{"its repetition", "c", "k", "d", "b", ""},
+		{"another request with its key", "c", "k", "other", "b", fault.Conflict},
+		{"one without a key", "d", "", "", "d", ""},
+		{"and one without a key again", "e", "", "", "e", ""},
+		{"a late repetition of the first one", "f", "k", "d", "e", fault.Conflict},
+		{"another key", "g", "l", "d", "g", ""},
 	} {
-		err := s.Rotate(step.sealed, 0, false, step.by, now.Add(step.after))
+		rotation, err := all.Rotation(t.Context(), "dep", step.key, step.digest)
+		if err == nil {
+			err = s.Rotate(rotation, step.sealed, 0, false, now)
+		}
 		if fault.KindOf(err) != step.refused || s.Secret != step.secret {
 			t.Errorf("%s: %v, the secret is %q, want %q and %q", step.name, err, s.Secret, step.refused, step.secret)
 		}
+	}
+	// Whoever died before it rotated does so with its repetition.
+	if _, err := all.Rotation(t.Context(), "dep", "m", "d"); err != nil {
+		t.Fatal(err)
+	}
+	rotation, err := all.Rotation(t.Context(), "dep", "m", "d")
+	if err == nil {
+		err = s.Rotate(rotation, "h", 0, false, now)
+	}
+	if err != nil || s.Secret != "h" {
+		t.Errorf("the secret is %q, %v", s.Secret, err)
 	}
 }
 
