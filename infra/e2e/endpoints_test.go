@@ -269,8 +269,9 @@ func replaysWhatWasMissed(t *testing.T, h *home) {
 	second := d.start(t, "production")
 	r.until(t, "the second run", func(posts []post) bool { return len(named(posts, "run.succeeded")) == 1 })
 	since := h.now().Add(-time.Hour).UTC().Format(time.RFC3339)
-	eventually(t, "the first run is found", func() bool { // in a list that is behind on a bad day
-		return d.redrive(t, e, map[string]any{"status": "skipped", "since": since}) > 0
+	// On a bad day the list is behind, and one that was sent is not counted when the answer to that write was lost.
+	eventually(t, "the first run is found", func() bool {
+		return d.redrive(t, e, map[string]any{"status": "skipped", "since": since}) > 0 || len(named(r.all(), "run.succeeded")) == 2
 	})
 	posts := r.until(t, "the first run", func(posts []post) bool { return len(named(posts, "run.succeeded")) == 2 })
 	var told []any
